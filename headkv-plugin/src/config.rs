@@ -1,0 +1,253 @@
+//! The one configuration type that Rust code, command lines and servers share.
+
+use crate::Error;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// How a KV cache is compressed; readable from TOML and JSON, where every key may be left out.
+///
+/// ```
+/// let c = headkv_plugin::Compression::from_toml("method = 'snapkv'\ncapacity = 64").unwrap();
+/// assert_eq!((c.capacity, c.window), (64, 8));
+/// assert!(headkv_plugin::Compression::from_toml("capcity = 64").is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Compression {
+    /// A name or alias of the registry, see [`crate::methods`].
+    pub method: String,
+    /// Tokens kept per head on average, window included.
+    pub capacity: usize,
+    /// The last tokens of the prompt, always kept; their queries rank the others.
+    pub window: usize,
+    /// Width of the pooling over positions, in tokens; odd.
+    pub kernel: usize,
+    /// How neighbouring scores are pooled.
+    pub pooling: Pooling,
+    /// HeadKV: 1 / `beta` of the budget is shared by importance, the rest evenly (section 3.3, equation 5).
+    pub beta: f64,
+    /// HeadKV: exponent on the heads' shares; below 1 flattens, above 1 sharpens.
+    pub temp: f64,
+    /// HeadKV: which score file is the default.
+    pub head_choice: HeadChoice,
+    /// HeadKV: the score file; none means `head_scores/{model}_{kind}.json`.
+    pub scores: Option<PathBuf>,
+    /// AdaKV: the part of the even capacity that every head is sure of.
+    pub floor: f64,
+    /// PyramidKV: divisor of the capacity that the last layer keeps.
+    pub pyramid_beta: usize,
+    /// StreamingLLM: first tokens of the prompt that are always kept.
+    pub sinks: usize,
+    /// For which heads a set of positions is kept.
+    pub granularity: Granularity,
+    /// How scores of the query heads that share a KV head become one.
+    pub reduce: Reduce,
+    /// HeadKV: hand capacity that exceeds the prompt to other heads, so that the budget is spent exactly.
+    pub redistribute: bool,
+}
+
+/// How neighbouring scores are pooled before the best are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooling {
+    /// The largest of the neighbourhood.
+    #[serde(alias = "maxpool")]
+    Max,
+    /// The mean of the neighbourhood, positions outside the prompt counting as zero.
+    #[serde(alias = "avgpool")]
+    Average,
+}
+
+/// For which heads a set of positions is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Granularity {
+    /// One set per query head, as in the original: under grouped-query attention it stores a copy per query head.
+    QueryHead,
+    /// One set per KV head, shared by its query heads: a capacity costs what it says.
+    KvHead,
+}
+
+/// How scores of the query heads that share a KV head become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reduce {
+    /// Their mean.
+    Mean,
+    /// Their maximum.
+    Max,
+}
+
+/// Which head scores a model's default file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeadChoice {
+    /// Retrieval heads (Wu et al. 2024).
+    #[serde(alias = "retrieval")]
+    Copy,
+    /// Retrieval heads by attention mass.
+    Enhanced,
+    /// Retrieval-reasoning heads (section 3.2).
+    #[serde(alias = "reasoning")]
+    Reason,
+}
+
+impl HeadChoice {
+    /// The `{kind}` in `head_scores/{model}_{kind}.json`.
+    pub fn kind(self) -> &'static str {
+        match self {
+            HeadChoice::Copy => "retrieval",
+            HeadChoice::Enhanced => "enhanced",
+            HeadChoice::Reason => "reasoning",
+        }
+    }
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        Self {
+            method: "headkv".into(),
+            capacity: 128,
+            window: 8,
+            kernel: 7,
+            pooling: Pooling::Max,
+            beta: 1.2,
+            temp: 1.0,
+            head_choice: HeadChoice::Copy,
+            scores: None,
+            floor: 0.2,
+            pyramid_beta: 20,
+            sinks: 4,
+            granularity: Granularity::KvHead,
+            reduce: Reduce::Mean,
+            redistribute: true,
+        }
+    }
+}
+
+impl Compression {
+    /// A configuration that differs from the default in method and capacity.
+    pub fn new(method: &str, capacity: usize) -> Self {
+        Self {
+            method: method.into(),
+            capacity,
+            ..Self::default()
+        }
+    }
+
+    /// Reads a configuration from TOML text.
+    ///
+    /// # Errors
+    /// Malformed text, an unknown key, or values that contradict each other.
+    pub fn from_toml(text: &str) -> Result<Self, Error> {
+        let config: Self =
+            toml::from_str(text).map_err(|e| Error::Config(one_line(&e.to_string())))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Reads a configuration from JSON text.
+    ///
+    /// # Errors
+    /// As [`Self::from_toml`].
+    pub fn from_json(text: &str) -> Result<Self, Error> {
+        let config: Self =
+            serde_json::from_str(text).map_err(|e| Error::Config(one_line(&e.to_string())))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Refuses values that contradict each other.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the value and its range.
+    pub fn check(&self) -> Result<(), Error> {
+        let fail = |why: String| Err(Error::Config(why));
+        if self.window == 0 {
+            return fail("window is 0; it must be at least 1 token".into());
+        }
+        if self.capacity <= self.window {
+            return fail(format!(
+                "capacity {} is not larger than the window of {}; raise --capacity",
+                self.capacity, self.window
+            ));
+        }
+        if self.kernel.is_multiple_of(2) {
+            return fail(format!("kernel {} is even; use an odd width", self.kernel));
+        }
+        if !(self.beta >= 1.0 && self.beta.is_finite()) {
+            return fail(format!("beta {} is below 1; use 1 or more", self.beta));
+        }
+        if !(self.temp > 0.0 && self.temp.is_finite()) {
+            return fail(format!("temp {} is not a positive number", self.temp));
+        }
+        if !(0.0..=1.0).contains(&self.floor) {
+            return fail(format!("floor {} is not between 0 and 1", self.floor));
+        }
+        if self.pyramid_beta == 0 {
+            return fail("pyramid_beta is 0; use 1 or more".into());
+        }
+        if self.sinks > self.capacity - self.window {
+            let room = self.capacity - self.window;
+            return fail(format!("sinks {} do not fit; capacity leaves {room}", self.sinks));
+        }
+        Ok(())
+    }
+
+    /// `{dir}/{model}_{kind}.json`, `{model}` being the model folder's or file's name in lower case.
+    pub fn default_scores(&self, dir: &Path, model: &Path) -> PathBuf {
+        let name = model.file_name().unwrap_or(model.as_os_str());
+        let name = name.to_string_lossy().to_lowercase();
+        let name = name.strip_suffix(".gguf").unwrap_or(&name);
+        dir.join(format!("{name}_{}.json", self.head_choice.kind()))
+    }
+}
+
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn toml_and_json_hold_the_same_keys() {
+        let c = Compression {
+            scores: Some("x.json".into()),
+            ..Compression::new("adakv", 64)
+        };
+        let toml = toml::to_string(&c).unwrap();
+        let json = serde_json::to_string(&c).unwrap();
+        assert_eq!(Compression::from_toml(&toml).unwrap(), c);
+        assert_eq!(Compression::from_json(&json).unwrap(), c);
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        let cases = [
+            ("capacity = 8", "capacity 8 is not larger than the window of 8"),
+            ("beta = 0.5", "beta 0.5 is below 1"),
+            ("beta = nan", "beta NaN is below 1"),
+            ("kernel = 4", "kernel 4 is even"),
+            ("floor = 1.5", "floor 1.5"),
+            ("window = 0", "window is 0"),
+            ("temp = 0.0", "temp 0"),
+            ("capacity = 10\nsinks = 4", "sinks 4 do not fit"),
+            ("metod = 'full'", "unknown field `metod`"),
+        ];
+        for (text, expected) in cases {
+            let message = Compression::from_toml(text).unwrap_err().to_string();
+            assert!(message.contains(expected), "{text}: {message}");
+            assert!(!message.contains('\n'), "{message}");
+        }
+    }
+
+    #[test]
+    fn default_score_file_follows_the_model_name() {
+        let c = Compression::default();
+        let path = |model: &str| c.default_scores(Path::new("head_scores"), Path::new(model));
+        assert_eq!(path("models/Tiny/"), Path::new("head_scores/tiny_retrieval.json"));
+        assert_eq!(path("a/SmolLM2-Q4_1.gguf"), Path::new("head_scores/smollm2-q4_1_retrieval.json"));
+    }
+}

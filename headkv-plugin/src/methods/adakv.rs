@@ -1,0 +1,19 @@
+//! `adakv`: one capacity shared by the heads of a layer (Ada-KV, Feng et al., arXiv 2407.11550).
+
+use super::{Budget, Build, LayerContext, Method};
+use crate::Error;
+
+struct AdaKv {
+    mean: usize,
+    floor: f64,
+}
+
+impl Method for AdaKv {
+    fn budget(&self, _: &LayerContext) -> Budget {
+        Budget::Shared { mean: self.mean, floor: self.floor }
+    }
+}
+
+pub fn build(b: &Build) -> Result<Box<dyn Method>, Error> {
+    Ok(Box::new(AdaKv { mean: b.config.capacity - b.config.window, floor: b.config.floor }))
+}

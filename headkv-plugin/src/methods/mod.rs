@@ -1,0 +1,221 @@
+//! The compression methods, one file each, and the registry that finds them by name.
+//!
+//! A method answers one question: how many positions does each head of a layer keep ([`Budget`])? Ranking, storage
+//! and attention are the same for all. A method of one's own implements [`Method`] and calls [`register`].
+
+mod adakv;
+mod apportion;
+mod full;
+mod headkv;
+mod pyramidkv;
+mod snapkv;
+mod streaming;
+
+use crate::{Compression, Error, HeadScores, config::Granularity, selection::Scores};
+use std::sync::{Arc, RwLock};
+
+pub use apportion::apportion;
+pub use headkv::head_capacities;
+
+/// The attention shape of a model, the same in every layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelShape {
+    /// Number of layers.
+    pub layers: usize,
+    /// Query heads per layer.
+    pub heads: usize,
+    /// KV heads per layer.
+    pub kv_heads: usize,
+    /// Elements of one head's key, and of its value.
+    pub head_dim: usize,
+}
+
+impl ModelShape {
+    /// Heads per layer for which a set of positions is kept.
+    pub fn stored_heads(&self, granularity: Granularity) -> usize {
+        match granularity {
+            Granularity::QueryHead => self.heads,
+            Granularity::KvHead => self.kv_heads,
+        }
+    }
+
+    /// Query heads that share one KV head.
+    pub fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+}
+
+/// Which layer of which prompt a method is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerContext {
+    /// The layer, from 0.
+    pub layer: usize,
+    /// Tokens of the prompt that compete: those before the window.
+    pub candidates: usize,
+}
+
+/// How many of the candidates (the prompt without its window) the heads of one layer keep.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Budget {
+    /// All of them.
+    All,
+    /// The first and the last ones, the same for every head, without ranking.
+    Ends {
+        /// Tokens kept at the beginning.
+        first: usize,
+        /// Tokens kept at the end.
+        last: usize,
+    },
+    /// The best-ranked ones of each stored head.
+    PerHead(Vec<usize>),
+    /// The best-ranked ones over all heads of the layer (Ada-KV, arXiv 2407.11550, algorithm 1).
+    Shared {
+        /// Tokens per head on average.
+        mean: usize,
+        /// The part of `mean` that every head is sure of, 0 to 1.
+        floor: f64,
+    },
+}
+
+/// A rule that gives every head of every layer its budget.
+pub trait Method: Send + Sync {
+    /// How many candidates each head of a layer keeps. Called once per layer and prompt, after that layer's prompt
+    /// pass; the answer must depend on the arguments only.
+    fn budget(&self, at: &LayerContext) -> Budget;
+
+    /// Re-ranks the candidates before selection; `scores` holds one row of pooled scores per stored head. The default
+    /// keeps the window's ranking (SnapKV, arXiv 2404.14469, section 4).
+    fn rank(&self, at: &LayerContext, scores: &mut Scores) {
+        let _ = (at, scores);
+    }
+}
+
+/// What a method is built from.
+pub struct Build<'a> {
+    /// The configuration, already checked.
+    pub config: &'a Compression,
+    /// The model.
+    pub model: ModelShape,
+    /// Head scores of this model, if the configuration named some.
+    pub scores: Option<&'a HeadScores>,
+}
+
+/// Builds a method for one model.
+pub type Factory = fn(&Build) -> Result<Box<dyn Method>, Error>;
+
+/// A method's entry in the registry.
+#[derive(Clone)]
+pub struct Entry {
+    /// The name in reports and on command lines.
+    pub name: String,
+    /// Other names that find it, the original project's among them.
+    pub aliases: Vec<String>,
+    /// One line for `--help`.
+    pub about: String,
+    /// Whether it ranks heads and so needs head scores.
+    pub needs_scores: bool,
+    /// Builds it.
+    pub factory: Factory,
+}
+
+fn builtin() -> Vec<Entry> {
+    let entry = |name: &str, aliases: &[&str], about: &str, needs_scores, factory: Factory| Entry {
+        name: name.into(),
+        aliases: aliases.iter().map(|a| a.to_string()).collect(),
+        about: about.into(),
+        needs_scores,
+        factory,
+    };
+    vec![
+        entry("full", &["FullKV"], "nothing dropped", false, full::build),
+        entry("streaming", &["StreamingLLM"], "attention sinks and the most recent tokens", false, streaming::build),
+        entry("snapkv", &["SnapKV"], "the window's attention, the same capacity for every head", false, snapkv::build),
+        entry("pyramidkv", &["PyramidKV"], "as snapkv, with a capacity that falls by layer", false, pyramidkv::build),
+        entry("adakv", &["AdaKV", "AdativeKV"], "as snapkv, with the capacity shared inside a layer", false, adakv::build),
+        entry("headkv", &["HeadKV", "ReasonKV"], "a capacity per head, from head scores", true, headkv::build),
+    ]
+}
+
+static CUSTOM: RwLock<Vec<Entry>> = RwLock::new(Vec::new());
+
+/// Adds a method, or replaces the one of that name.
+pub fn register(entry: Entry) {
+    let mut custom = CUSTOM.write().unwrap_or_else(|e| e.into_inner());
+    custom.retain(|known| known.name != entry.name);
+    custom.push(entry);
+}
+
+/// All methods, registered ones last.
+pub fn all() -> Vec<Entry> {
+    let custom = CUSTOM.read().unwrap_or_else(|e| e.into_inner());
+    let mut entries = builtin();
+    entries.retain(|known| custom.iter().all(|c| c.name != known.name));
+    entries.extend(custom.iter().cloned());
+    entries
+}
+
+/// The method of that name or alias, in any letter case.
+///
+/// # Errors
+/// [`Error::UnknownMethod`] lists the known names.
+pub fn find(name: &str) -> Result<Entry, Error> {
+    let known = |entry: &Entry| {
+        std::iter::once(&entry.name).chain(&entry.aliases).any(|n| n.eq_ignore_ascii_case(name))
+    };
+    let entries = all();
+    entries.iter().find(|e| known(e)).cloned().ok_or_else(|| Error::UnknownMethod {
+        name: name.into(),
+        known: entries.iter().map(|e| e.name.as_str()).collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// A method ready for one model: the configuration, and its rule with everything precomputed.
+#[derive(Clone)]
+pub struct Compressor {
+    /// The configuration.
+    pub config: Compression,
+    /// The model.
+    pub model: ModelShape,
+    /// The rule.
+    pub method: Arc<dyn Method>,
+}
+
+impl Compressor {
+    /// Checks the configuration against the model and builds the method.
+    ///
+    /// # Errors
+    /// A contradictory configuration, an unknown method, or scores that are missing or of another shape.
+    pub fn new(
+        config: &Compression,
+        model: ModelShape,
+        scores: Option<&HeadScores>,
+    ) -> Result<Self, Error> {
+        config.check()?;
+        let entry = find(&config.method)?;
+        let scores = scores.filter(|_| entry.needs_scores);
+        if entry.needs_scores && scores.is_none() {
+            return Err(Error::NoScores(entry.name));
+        }
+        if let Some(s) = scores
+            && (s.layers(), s.heads()) != (model.layers, model.heads)
+        {
+            return Err(Error::ScoreShape {
+                scored_layers: s.layers(),
+                scored_heads: s.heads(),
+                layers: model.layers,
+                heads: model.heads,
+            });
+        }
+        let method = (entry.factory)(&Build { config, model, scores })?;
+        let config = Compression { method: entry.name, ..config.clone() };
+        Ok(Self { config, model, method: method.into() })
+    }
+
+    /// The budget of one layer for a prompt of that many tokens; a prompt within the capacity is kept whole.
+    pub fn budget(&self, layer: usize, prompt: usize) -> Budget {
+        if prompt <= self.config.capacity {
+            return Budget::All;
+        }
+        self.method.budget(&LayerContext { layer, candidates: prompt - self.config.window })
+    }
+}

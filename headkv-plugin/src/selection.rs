@@ -1,0 +1,173 @@
+//! Which positions a budget keeps: pooling, and the best-ranked candidates of each head.
+
+use crate::{
+    config::{Compression, Pooling, Reduce},
+    methods::Budget,
+};
+
+/// Scores of a layer's candidates, one row per stored head.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scores {
+    candidates: usize,
+    /// `heads x candidates`.
+    values: Vec<f32>,
+}
+
+impl Scores {
+    /// Wraps `heads x candidates` values, head by head.
+    pub fn new(candidates: usize, values: Vec<f32>) -> Self {
+        debug_assert!(candidates > 0 && values.len().is_multiple_of(candidates));
+        Self { candidates, values }
+    }
+
+    /// Number of heads.
+    pub fn heads(&self) -> usize {
+        self.values.len() / self.candidates
+    }
+
+    /// Positions before the window.
+    pub fn candidates(&self) -> usize {
+        self.candidates
+    }
+
+    /// One head's scores by position.
+    pub fn row(&self, head: usize) -> &[f32] {
+        &self.values[head * self.candidates..][..self.candidates]
+    }
+
+    /// One head's scores by position, to be re-ranked.
+    pub fn row_mut(&mut self, head: usize) -> &mut [f32] {
+        &mut self.values[head * self.candidates..][..self.candidates]
+    }
+
+    /// One row per `group` of rows: their mean or maximum by position.
+    pub fn reduced(self, group: usize, how: Reduce) -> Self {
+        if group == 1 {
+            return self;
+        }
+        let mut values = Vec::with_capacity(self.values.len() / group);
+        for rows in self.values.chunks(group * self.candidates) {
+            values.extend((0..self.candidates).map(|at| {
+                let column = rows.iter().skip(at).step_by(self.candidates).copied();
+                match how {
+                    Reduce::Mean => column.sum::<f32>() / group as f32,
+                    Reduce::Max => column.fold(f32::NEG_INFINITY, f32::max),
+                }
+            }));
+        }
+        Self { candidates: self.candidates, values }
+    }
+
+    /// Pools each row over `kernel` neighbouring positions (SnapKV, arXiv 2404.14469, section 4.2).
+    pub fn pooled(self, kernel: usize, pooling: Pooling) -> Self {
+        let values = self.values.chunks(self.candidates).flat_map(|row| match pooling {
+            Pooling::Max => max_pool(row, kernel),
+            Pooling::Average => average_pool(row, kernel),
+        });
+        Self { candidates: self.candidates, values: values.collect() }
+    }
+}
+
+/// `pooled[i]` is the largest of `row[i - kernel / 2 ..= i + kernel / 2]`.
+fn max_pool(row: &[f32], kernel: usize) -> Vec<f32> {
+    let reach = kernel / 2;
+    let mut pooled = row.to_vec();
+    for shift in 1..=reach.min(row.len() - 1) {
+        for (to, from) in pooled.iter_mut().zip(&row[shift..]) {
+            *to = to.max(*from);
+        }
+        for (to, from) in pooled[shift..].iter_mut().zip(row) {
+            *to = to.max(*from);
+        }
+    }
+    pooled
+}
+
+/// The mean over `kernel` positions, those outside counting as zero. Summed left to right, as the original's pooling.
+fn average_pool(row: &[f32], kernel: usize) -> Vec<f32> {
+    let reach = kernel / 2;
+    let mean = |at: usize| {
+        let window = &row[at.saturating_sub(reach)..(at + reach + 1).min(row.len())];
+        window.iter().sum::<f32>() / kernel as f32
+    };
+    (0..row.len()).map(mean).collect()
+}
+
+/// Turns the scores of the window's attention, one row per query head, into the ranking of the stored heads.
+pub fn rank(window_scores: Scores, group: usize, config: &Compression) -> Scores {
+    window_scores.reduced(group, config.reduce).pooled(config.kernel, config.pooling)
+}
+
+/// The candidates that each of `heads` stored heads keeps, in ascending order.
+///
+/// `scores` is asked for only if the budget ranks.
+pub fn select<E>(
+    budget: &Budget,
+    heads: usize,
+    candidates: usize,
+    scores: impl FnOnce() -> Result<Scores, E>,
+) -> Result<Vec<Vec<u32>>, E> {
+    Ok(match budget {
+        Budget::All => vec![(0..candidates as u32).collect(); heads],
+        Budget::Ends { first, last } => {
+            let first = (*first).min(candidates) as u32;
+            let last = (candidates.saturating_sub(*last) as u32).max(first);
+            vec![(0..first).chain(last..candidates as u32).collect(); heads]
+        }
+        Budget::PerHead(kept) => {
+            let scores = scores()?;
+            (0..heads).map(|h| best(scores.row(h), kept[h])).collect()
+        }
+        Budget::Shared { mean, floor } => {
+            let scores = scores()?;
+            let kept = share(&scores, *mean, *floor);
+            (0..heads).map(|h| best(scores.row(h), kept[h])).collect()
+        }
+    })
+}
+
+/// The `count` best positions of a row in ascending order; of equal scores the earlier position is better.
+pub fn best(row: &[f32], count: usize) -> Vec<u32> {
+    let mut order: Vec<u64> = row.iter().enumerate().map(|(at, &s)| rank_key(s, at)).collect();
+    if count < order.len() {
+        if count > 0 {
+            order.select_nth_unstable(count - 1);
+        }
+        order.truncate(count);
+    }
+    let mut positions: Vec<u32> = order.into_iter().map(|key| key as u32).collect();
+    positions.sort_unstable();
+    positions
+}
+
+/// Orders by descending score, then ascending position.
+fn rank_key(score: f32, at: usize) -> u64 {
+    let bits = score.to_bits();
+    // IEEE numbers order as integers once negative ones are flipped.
+    let ascending = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    (u64::from(!ascending) << 32) | at as u64
+}
+
+/// Ada-KV's split of a layer's budget: heads keep as many tokens as they have among the layer's best, weighted by how
+/// concentrated their attention is, mixed with an even floor.
+fn share(scores: &Scores, mean: usize, floor: f64) -> Vec<usize> {
+    let (heads, candidates) = (scores.heads(), scores.candidates());
+    if mean >= candidates {
+        return vec![candidates; heads];
+    }
+    let mut keys = Vec::with_capacity(heads * candidates);
+    for h in 0..heads {
+        let row = scores.row(h);
+        let kept: f32 = best(row, mean).iter().map(|&at| row[at as usize]).sum();
+        let concentration = kept / row.iter().sum::<f32>();
+        keys.extend(row.iter().enumerate().map(|(at, s)| rank_key(s * concentration, h * candidates + at)));
+    }
+    keys.select_nth_unstable(heads * mean - 1);
+    let mut won = vec![0usize; heads];
+    for key in &keys[..heads * mean] {
+        won[*key as u32 as usize / candidates] += 1;
+    }
+    let sure = (mean as f64 * floor) as usize;
+    let mix = |won: usize| ((won as f64 * (1.0 - floor) + sure as f64).round_ties_even() as usize).min(candidates);
+    won.into_iter().map(mix).collect()
+}
