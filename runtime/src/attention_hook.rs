@@ -26,12 +26,13 @@ use std::{
 
 use candle_core::{Result, Tensor, TensorId};
 use parking_lot::{Mutex, MutexGuard};
+use tokenizers::Tokenizer;
 
 use crate::{
     attention::SdpaParams,
     kv_cache::{EitherCache, KvCache},
     paged_attention::ModelConfigLike,
-    pipeline::{CacheManagerMixin, MetadataMixin, ModelKind},
+    pipeline::{CacheManagerMixin, MetadataMixin, ModelKind, Pipeline},
     sequence::Sequence,
     PagedAttentionConfig,
 };
@@ -197,13 +198,7 @@ pub(crate) fn install<P: CacheManagerMixin + MetadataMixin>(
             KvCache::Shared { .. } | KvCache::Hooked(_) => return refuse(&format!("layer {layer} (its cache is shared)")),
         }
     }
-    let model = ModelInfo {
-        layers: caches.len(),
-        heads: config.num_attn_heads(),
-        kv_heads: config.num_kv_heads(),
-        head_dim: config.k_head_dim(),
-        max_seq_len: metadata.max_seq_len,
-    };
+    let model = info(&**config, caches.len(), metadata.max_seq_len);
     hook.check_model(&model)?;
     for (layer, cache) in caches.iter_mut().enumerate() {
         *cache = KvCache::Hooked(HookedCache { hook: hook.clone(), layer, model, states: Vec::new(), poison: None });
@@ -400,5 +395,29 @@ pub(crate) fn forward<R>(pass: impl FnOnce() -> Result<R>) -> Result<R> {
             candle_core::bail!("attention hook: layer {layer} stored its keys but did not ask for attention: unsupported model")
         }
         _ => result,
+    }
+}
+
+// ---- what a caller has to know of a loaded model, and the runtime does not export ----
+
+/// The tokenizer of a loaded model, also where it came out of a GGUF file.
+pub fn tokenizer(pipeline: &dyn Pipeline) -> Option<Arc<Tokenizer>> {
+    pipeline.tokenizer()
+}
+
+/// The attention shape of a loaded model, hooked or not; `None` if it is not a text model.
+pub fn model_info(pipeline: &dyn Pipeline) -> Option<ModelInfo> {
+    let metadata = pipeline.get_metadata();
+    let config = metadata.model_metadata.as_ref()?;
+    Some(info(&**config, metadata.num_hidden_layers, metadata.max_seq_len))
+}
+
+fn info(config: &(dyn ModelConfigLike + Send + Sync), layers: usize, max_seq_len: usize) -> ModelInfo {
+    ModelInfo {
+        layers,
+        heads: config.num_attn_heads(),
+        kv_heads: config.num_kv_heads(),
+        head_dim: config.k_head_dim(),
+        max_seq_len,
     }
 }

@@ -1,1 +1,32 @@
-//! (to be written)
+//! What the behaviour tests share: where things lie, and how a test says that it was skipped.
+
+use std::path::{Path, PathBuf};
+
+/// The workspace's root.
+pub fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// The embedded model.
+pub fn tiny() -> PathBuf {
+    root().join("models/tiny")
+}
+
+/// A folder of the original's outputs, or a visible note that the test is skipped.
+pub fn goldens() -> Option<PathBuf> {
+    external("HEADKV_GOLDENS", "../shared/goldens")
+}
+
+/// Public data for tests and trials, or a visible note that the test is skipped.
+pub fn upstream_data(name: &str) -> Option<PathBuf> {
+    external("HEADKV_DATA", "../shared/upstream-data").map(|dir| dir.join(name)).filter(|path| path.exists())
+}
+
+fn external(variable: &str, default: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(variable).map_or_else(|| root().join(default), PathBuf::from);
+    if path.exists() {
+        return Some(path);
+    }
+    eprintln!("SKIPPED: {} is not there (set {variable} to run this test)", path.display());
+    None
+}

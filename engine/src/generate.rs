@@ -1,0 +1,196 @@
+//! Greedy generation for a batch of prompts.
+
+use crate::{Engine, Error, record::Recorder};
+use mistralrs_core::{
+    Constraint, MessageContent, NormalRequest, Request as EngineRequest, RequestMessage, Response,
+    SamplingParams, StopTokens, TokenizationRequest,
+};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Instant,
+};
+use tokio::sync::mpsc::{Receiver, channel};
+
+/// A prompt and when to stop.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Token ids of the prompt.
+    pub prompt: Vec<u32>,
+    /// The most tokens to generate.
+    pub max_tokens: usize,
+    /// Texts that end the answer, besides the model's own end tokens; they are not part of it.
+    pub stop: Vec<String>,
+    /// Whether to keep the logits of every step.
+    pub keep_logits: bool,
+}
+
+impl Request {
+    /// Generates up to `max_tokens` tokens.
+    pub fn new(prompt: Vec<u32>, max_tokens: usize) -> Self {
+        Self { prompt, max_tokens, stop: Vec::new(), keep_logits: false }
+    }
+
+    /// Ends the answer before that text.
+    pub fn stop_at(mut self, text: impl Into<String>) -> Self {
+        self.stop.push(text.into());
+        self
+    }
+}
+
+/// An answer and what it took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generation {
+    /// The answer's text.
+    pub text: String,
+    /// The tokens that greedy decoding took, an end token included.
+    pub tokens: Vec<u32>,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Seconds from the request to the first token.
+    pub prompt_seconds: f64,
+    /// Seconds from the first token to the last, `tokens.len() - 1` steps.
+    pub decode_seconds: f64,
+    /// Bytes of keys and values held at the end, over all layers; without a hook, those that the tokens take.
+    pub kv_bytes: usize,
+    /// The part of `kv_bytes` that the prompt left.
+    pub kept_bytes: usize,
+    /// One row of the vocabulary's logits per token, if asked for.
+    pub logits: Vec<Vec<f32>>,
+}
+
+impl Engine {
+    /// Generates greedily for all requests, which decode together; the answers come in the requests' order.
+    ///
+    /// # Errors
+    /// [`Error::TooLong`] before anything runs; [`Error::Generation`] if the engine fails a request.
+    pub fn generate(&self, requests: &[Request]) -> Result<Vec<Generation>, Error> {
+        for request in requests {
+            if request.prompt.is_empty() {
+                return Err(Error::Generation("the prompt is empty; give at least one token".into()));
+            }
+            if request.prompt.len() + request.max_tokens > self.context() {
+                return Err(Error::TooLong {
+                    prompt: request.prompt.len(),
+                    answer: request.max_tokens,
+                    context: self.context(),
+                });
+            }
+        }
+        let before = self.last_sequence();
+        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answers = runtime.block_on(async {
+            let mut pending = Vec::with_capacity(requests.len());
+            for request in requests {
+                pending.push(self.submit(request).await?);
+            }
+            let mut answers = Vec::with_capacity(requests.len());
+            for (request, submitted) in requests.iter().zip(pending) {
+                answers.push(self.collect(request, submitted).await?);
+            }
+            Ok::<_, Error>(answers)
+        })?;
+        // The engine numbers sequences in the order in which they were sent.
+        let usage = self.hook.as_ref().map(|hook| hook.usage()).unwrap_or_default();
+        let ours = usage.iter().filter(|u| before.is_none_or(|last| u.seq_id > last));
+        let mut ours: Vec<_> = ours.collect();
+        ours.sort_by_key(|u| u.seq_id);
+        for (answer, usage) in answers.iter_mut().zip(ours) {
+            answer.kept_bytes = usage.kept_bytes;
+            answer.kv_bytes = usage.kept_bytes + usage.tail_bytes;
+        }
+        Ok(answers)
+    }
+
+    /// Token ids of a conversation with one message of the user, in the model's own chat template.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if the model has no chat template.
+    pub fn encode_chat(&self, user: &str) -> Result<Vec<u32>, Error> {
+        let message = [("role", "user"), ("content", user)]
+            .map(|(key, text)| (key.to_string(), MessageContent::Left(text.to_string())));
+        let (response, mut answer) = channel(1);
+        let request = EngineRequest::Tokenize(TokenizationRequest {
+            text: either::Either::Left(vec![message.into_iter().collect()]),
+            tools: None,
+            add_generation_prompt: true,
+            add_special_tokens: false,
+            enable_thinking: None,
+            reasoning_effort: None,
+            response,
+        });
+        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        runtime.block_on(async {
+            self.send(request).await?;
+            let tokens = answer.recv().await.ok_or_else(stopped)?;
+            tokens.map_err(|e| Error::Tokenizer(e.to_string()))
+        })
+    }
+
+    fn last_sequence(&self) -> Option<usize> {
+        self.hook.as_ref().and_then(|hook| hook.usage().iter().map(|u| u.seq_id).max())
+    }
+
+    async fn send(&self, request: EngineRequest) -> Result<(), Error> {
+        let sender = self.mistral.get_sender(None).map_err(|e| Error::Generation(e.to_string()))?;
+        sender.send(request).await.map_err(|_| stopped())
+    }
+
+    async fn submit(&self, request: &Request) -> Result<Submitted, Error> {
+        let (response, answer) = channel(1);
+        let recorder = Arc::new(Recorder::new(request.keep_logits));
+        let sampling = SamplingParams {
+            max_len: Some(request.max_tokens),
+            stop_toks: (!request.stop.is_empty()).then(|| StopTokens::Seqs(request.stop.clone())),
+            ..SamplingParams::deterministic()
+        };
+        let message = RequestMessage::CompletionTokens(request.prompt.clone());
+        let id = self.mistral.next_request_id();
+        let normal = NormalRequest {
+            constraint: Constraint::None,
+            logits_processors: Some(vec![recorder.clone()]),
+            ..NormalRequest::new_simple(message, sampling, response, id, None, None)
+        };
+        let start = Instant::now();
+        self.send(EngineRequest::Normal(Box::new(normal))).await?;
+        Ok(Submitted { start, recorder, answer })
+    }
+
+    async fn collect(&self, request: &Request, mut submitted: Submitted) -> Result<Generation, Error> {
+        let text = match submitted.answer.recv().await.ok_or_else(stopped)? {
+            Response::CompletionDone(done) => done.choices.into_iter().next().map(|c| c.text).unwrap_or_default(),
+            Response::CompletionModelError(why, _) | Response::ModelError(why, _) => {
+                return Err(Error::Generation(crate::files::first_line(&why).into()));
+            }
+            Response::InternalError(why) | Response::ValidationError(why) => {
+                return Err(Error::Generation(crate::files::first_line(&why.to_string()).into()));
+            }
+            _ => return Err(Error::Generation("the engine sent an answer of another kind".into())),
+        };
+        let recording = submitted.recorder.take();
+        let (Some(first), Some(last)) = (recording.times.first(), recording.times.last()) else {
+            return Err(Error::Generation("the engine answered without generating".into()));
+        };
+        let shape = self.shape();
+        let per_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * size_of::<f32>();
+        Ok(Generation {
+            text,
+            prompt_tokens: request.prompt.len(),
+            prompt_seconds: first.duration_since(submitted.start).as_secs_f64(),
+            decode_seconds: last.duration_since(*first).as_secs_f64(),
+            kv_bytes: per_token * (request.prompt.len() + recording.tokens.len() - 1),
+            kept_bytes: per_token * request.prompt.len(),
+            tokens: recording.tokens,
+            logits: recording.logits,
+        })
+    }
+}
+
+struct Submitted {
+    start: Instant,
+    recorder: Arc<Recorder>,
+    answer: Receiver<Response>,
+}
+
+fn stopped() -> Error {
+    Error::Generation("the engine has stopped; load the model again".into())
+}

@@ -1,0 +1,235 @@
+//! From a path to a running model.
+
+use crate::{Error, ModelFiles, files::first_line};
+use headkv_plugin::{Compression, HeadKv, methods::ModelShape};
+use mistralrs_core::{
+    DefaultSchedulerMethod, DeviceMapSetting, GGUFLoaderBuilder, GGUFSpecificConfig, Loader,
+    MistralRs, MistralRsBuilder, ModelDType, NormalLoaderBuilder, NormalSpecificConfig, Pipeline,
+    SchedulerConfig, TokenSource,
+    attention_hook::{self, AttentionHook},
+};
+use std::{
+    num::NonZeroUsize,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokenizers::Tokenizer;
+use tokio::runtime::Runtime;
+
+/// Where a model runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Device {
+    /// All cores, f32.
+    #[default]
+    Cpu,
+    /// The NVIDIA GPU of that number, bf16 where it has it.
+    Cuda(usize),
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let cuda = name.strip_prefix("cuda").map(|rest| rest.strip_prefix(':').unwrap_or(rest));
+        match (name, cuda) {
+            ("cpu", _) => Ok(Device::Cpu),
+            (_, Some("")) => Ok(Device::Cuda(0)),
+            (_, Some(number)) if number.parse::<usize>().is_ok() => Ok(Device::Cuda(number.parse().unwrap_or(0))),
+            _ => Err(Error::Device { name: name.into(), why: "use cpu, cuda or cuda:N".into() }),
+        }
+    }
+}
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Device::Cpu => f.write_str("cpu"),
+            Device::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+impl Device {
+    fn open(self) -> Result<candle_core::Device, Error> {
+        match self {
+            Device::Cpu => Ok(candle_core::Device::Cpu),
+            Device::Cuda(number) => candle_core::Device::new_cuda(number).map_err(|e| Error::Device {
+                name: self.to_string(),
+                why: format!("{}; needs an NVIDIA GPU and a build with --features cuda", first_line(&e.to_string())),
+            }),
+        }
+    }
+}
+
+/// What to load and where.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// A model folder or a GGUF file.
+    pub model: PathBuf,
+    /// Where it runs.
+    pub device: Device,
+    /// The most sequences that decode together.
+    pub max_batch: NonZeroUsize,
+}
+
+impl LoadOptions {
+    /// The model at that path, on the CPU, up to 32 sequences at once.
+    pub fn new(model: impl Into<PathBuf>) -> Self {
+        Self { model: model.into(), device: Device::Cpu, max_batch: NonZeroUsize::MIN.saturating_add(31) }
+    }
+}
+
+/// What computes attention and keeps keys and values.
+pub enum Attention {
+    /// HeadKV, which can be reconfigured by [`Engine::set_compression`].
+    Compressed(Compression),
+    /// A hook of one's own.
+    Hook(Arc<dyn AttentionHook>),
+    /// The runtime's own path, unhooked.
+    Upstream,
+}
+
+/// A loaded model.
+pub struct Engine {
+    pub(crate) mistral: Arc<MistralRs>,
+    pub(crate) runtime: Mutex<Runtime>,
+    pub(crate) hook: Option<Arc<HeadKv>>,
+    tokenizer: Arc<Tokenizer>,
+    files: ModelFiles,
+    shape: ModelShape,
+    context: usize,
+}
+
+/// The runtime reads the hook from a global while it loads, so loads take turns.
+static LOADING: Mutex<()> = Mutex::new(());
+
+impl Engine {
+    /// Loads a model.
+    ///
+    /// # Errors
+    /// Files that are missing or damaged, a device that is not there, a configuration or score file that does not fit
+    /// the model, or a model that cannot be hooked.
+    pub fn load(options: LoadOptions, attention: Attention) -> Result<Self, Error> {
+        let files = ModelFiles::open(&options.model)?;
+        let device = options.device.open()?;
+        let hook = match &attention {
+            Attention::Compressed(compression) => Some(HeadKv::new(compression.clone())?),
+            _ => None,
+        };
+        let pipeline = {
+            let _turn = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
+            match (&attention, &hook) {
+                (Attention::Hook(hook), _) => attention_hook::set_global(Some(hook.clone())),
+                (_, Some(hook)) => hook.install(),
+                _ => attention_hook::set_global(None),
+            }
+            let loaded = catch_unwind(AssertUnwindSafe(|| pipeline(&files, &device, options.device)));
+            attention_hook::set_global(None);
+            match loaded {
+                Ok(Ok(pipeline)) => pipeline,
+                Ok(Err(e)) => return Err(refused(&files, &root_message(&*e))),
+                Err(_) => return Err(refused(&files, "the runtime could not read it; check its config.json")),
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Error::Generation(e.to_string()))?;
+        let (tokenizer, info) = runtime.block_on(async {
+            let pipeline = pipeline.lock().await;
+            (attention_hook::tokenizer(&*pipeline), attention_hook::model_info(&*pipeline))
+        });
+        let tokenizer = tokenizer.ok_or_else(|| refused(&files, "has no tokenizer"))?;
+        let info = info.ok_or_else(|| refused(&files, "is not a text model"))?;
+        let method = DefaultSchedulerMethod::Fixed(options.max_batch);
+        let builder = MistralRsBuilder::new(pipeline, SchedulerConfig::DefaultScheduler { method }, false, None)
+            .with_no_prefix_cache(true);
+        let mistral = runtime.block_on(builder.build());
+        Ok(Self {
+            mistral,
+            runtime: Mutex::new(runtime),
+            hook,
+            tokenizer,
+            files,
+            shape: ModelShape {
+                layers: info.layers,
+                heads: info.heads,
+                kv_heads: info.kv_heads,
+                head_dim: info.head_dim,
+            },
+            context: info.max_seq_len,
+        })
+    }
+
+    /// Changes the compression of sequences that begin from now on.
+    ///
+    /// # Errors
+    /// As [`HeadKv::set`]; [`Error::Generation`] if the model was not loaded with [`Attention::Compressed`].
+    pub fn set_compression(&self, compression: &Compression) -> Result<(), Error> {
+        match &self.hook {
+            Some(hook) => Ok(hook.set(compression.clone())?),
+            None => Err(Error::Generation("this model was loaded without compression".into())),
+        }
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Token ids of a text, without added special tokens.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`].
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
+        let encoding = self.tokenizer.encode(text, false).map_err(|e| Error::Tokenizer(e.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The model's files.
+    pub fn files(&self) -> &ModelFiles {
+        &self.files
+    }
+
+    /// The model's attention shape.
+    pub fn shape(&self) -> ModelShape {
+        self.shape
+    }
+
+    /// The model's context in tokens, prompt and answer together.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+}
+
+type LoadedPipeline = Arc<tokio::sync::Mutex<dyn Pipeline + Send + Sync>>;
+
+fn pipeline(files: &ModelFiles, device: &candle_core::Device, on: Device) -> Result<LoadedPipeline, Box<dyn std::error::Error>> {
+    let folder = |path: &Path| path.to_string_lossy().into_owned();
+    let loader: Box<dyn Loader> = if files.is_gguf() {
+        let (dir, file) = (files.path().parent().unwrap_or(Path::new(".")), files.path().file_name().unwrap_or_default());
+        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+        let names = vec![file.to_string_lossy().into_owned()];
+        GGUFLoaderBuilder::new(None, None, folder(dir), names, GGUFSpecificConfig::default(), false, None).build()
+    } else {
+        let id = Some(folder(files.path()));
+        NormalLoaderBuilder::new(NormalSpecificConfig::default(), None, None, id, false, None).build(None)?
+    };
+    let dtype = if on == Device::Cpu { ModelDType::F32 } else { ModelDType::Auto };
+    Ok(loader.load_model_from_hf(None, TokenSource::None, &dtype, device, true, DeviceMapSetting::dummy(), None, None)?)
+}
+
+fn refused(files: &ModelFiles, why: &str) -> Error {
+    Error::Model { path: files.path().into(), why: why.into() }
+}
+
+/// The innermost message, without the backtrace that candle prints behind it.
+fn root_message(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut root = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    first_line(&root.to_string()).to_string()
+}
