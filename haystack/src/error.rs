@@ -6,37 +6,65 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file or folder could not be read.
-    #[error("cannot read {path}: {source}; check the path")]
+    /// A file or folder cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
     Read {
         /// The file or folder.
         path: PathBuf,
-        /// The system's reason.
+        /// Why.
         source: std::io::Error,
     },
-    /// A file is not what it should be.
-    #[error("{path}: {why}")]
-    Format {
-        /// The file or folder.
+    /// A folder or file without any text for a haystack.
+    #[error("{} holds no text; give a text file, or a folder with .txt files", .0.display())]
+    NoText(PathBuf),
+    /// A line of a JSON Lines file that is not what it should be.
+    #[error("{}, line {line}: {why}", path.display())]
+    Line {
+        /// The file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
         why: String,
     },
-    /// The needle does not fit its context.
-    #[error("a needle of {needle} tokens does not fit a context of {context}; ask for a longer context")]
+    /// A file with no needle in it.
+    #[error("{} holds no needles; write one JSON object a line with needle, question and real_needle", .0.display())]
+    NoNeedles(PathBuf),
+    /// A pattern that cannot be filled.
+    #[error("{}: {why}", path.display())]
+    Pattern {
+        /// The pattern file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A needle that does not fit its context.
+    #[error(
+        "a needle of {needle} tokens does not fit a context of {length}; ask for a longer context"
+    )]
     NeedleTooLong {
         /// Tokens of the needle.
         needle: usize,
         /// Tokens of the context.
-        context: usize,
+        length: usize,
     },
-    /// A template lacks a part.
-    #[error("template lacks {0}; write {{context}} and {{question}} where they belong")]
-    Template(&'static str),
-    /// A pattern names a variable that is not there, or wants more values than it has.
-    #[error("pattern: {0}")]
-    Pattern(String),
+    /// A context longer than the inserter was made for.
+    #[error("a context of {length} tokens was asked for, but the haystack was prepared for {max}")]
+    ContextTooLong {
+        /// Tokens of the context.
+        length: usize,
+        /// The most that there can be.
+        max: usize,
+    },
+    /// A depth outside 0 to 100.
+    #[error("depth {0} is outside 0 to 100 percent")]
+    Depth(f64),
+    /// A template without a place for the context or the question.
+    #[error(
+        "unknown template `{0}`; use plain, book, chat, or a text with {{context}} and then {{question}} in it"
+    )]
+    Template(String),
     /// Text could not be turned into tokens.
     #[error("tokenizer: {0}")]
-    Tokenizer(String),
+    Tokenizer(#[from] tokenizers::Error),
 }

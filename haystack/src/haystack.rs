@@ -1,68 +1,64 @@
-//! Where the text comes from: generated, or read from files.
+//! The text that hides the needle: generated, one file, or all text files of a folder.
 
-use crate::{Error, generate};
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use crate::{Error, text};
+use std::{fs, path::Path};
 
-/// A source of text, repeated where it is too short.
-#[derive(Clone, Debug)]
-pub struct Haystack {
-    /// `None`: generated from the seed to any length.
-    text: Option<String>,
-    seed: u64,
+/// A source of text of any length; a file or folder that is too short is repeated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Haystack(Source);
+
+#[derive(Clone, Debug, PartialEq)]
+enum Source {
+    Generated { seed: u64 },
+    Text(String),
 }
 
 impl Haystack {
-    /// Text that this crate makes up.
+    /// Text that the project generates itself (see [`text`]); the same seed gives the same text.
     pub fn generated(seed: u64) -> Self {
-        Self { text: None, seed }
+        Self(Source::Generated { seed })
     }
 
-    /// A text file, or all `.txt` files below a folder in the order of their names.
+    /// A text file, or all `.txt` files of a folder in the order of their names. Bytes that are no UTF-8 are replaced.
     ///
     /// # Errors
-    /// [`Error::Read`] if there is no such path, [`Error::Format`] if it holds no text.
+    /// [`Error::Read`] for what cannot be read, [`Error::NoText`] if nothing but white space was found.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let read = |source| Error::Read { path: path.into(), source };
-        let mut files = vec![path.to_path_buf()];
-        if fs::metadata(path).map_err(read)?.is_dir() {
-            files = texts(path).map_err(read)?;
+        let failed = |source| Error::Read {
+            path: path.into(),
+            source,
+        };
+        let mut files = Vec::new();
+        if path.is_dir() {
+            for entry in fs::read_dir(path).map_err(failed)? {
+                let file = entry.map_err(failed)?.path();
+                if file.extension().is_some_and(|e| e == "txt") {
+                    files.push(file);
+                }
+            }
+            files.sort();
+        } else {
+            files.push(path.into());
         }
         let mut text = String::new();
         for file in files {
             let bytes = fs::read(&file).map_err(|source| Error::Read { path: file, source })?;
-            text.push_str(String::from_utf8_lossy(&bytes).trim_end());
+            text.push_str(String::from_utf8_lossy(&bytes).trim());
             text.push('\n');
         }
         if text.trim().is_empty() {
-            return Err(Error::Format { path: path.into(), why: "holds no text; name a text file or a folder of .txt files".into() });
+            return Err(Error::NoText(path.into()));
         }
-        Ok(Self { text: Some(text), seed: 0 })
+        Ok(Self(Source::Text(text)))
     }
 
-    /// At least `bytes` bytes of text.
+    /// At least that many bytes of text; a longer text begins with the shorter one.
     pub fn text(&self, bytes: usize) -> String {
-        match &self.text {
-            None => generate(self.seed, bytes),
-            Some(text) => text.repeat(bytes.div_ceil(text.len()).max(1)),
+        match &self.0 {
+            Source::Generated { seed } => text::generate(*seed, bytes),
+            Source::Text(text) => text.repeat(bytes.div_ceil(text.len()).max(1)),
         }
     }
-}
-
-fn texts(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut entries: Vec<PathBuf> = fs::read_dir(dir)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
-    entries.sort();
-    let mut found = Vec::new();
-    for entry in entries {
-        if entry.is_dir() {
-            found.extend(texts(&entry)?);
-        } else if entry.extension().is_some_and(|e| e == "txt") {
-            found.push(entry);
-        }
-    }
-    Ok(found)
 }
 
 #[cfg(test)]
@@ -70,20 +66,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_folders_in_order_and_repeats() {
+    fn a_folder_is_read_in_order_and_repeated() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("b.txt"), "two.").unwrap();
-        fs::write(dir.path().join("a.txt"), "one.\n").unwrap();
-        fs::write(dir.path().join("c.md"), "not this").unwrap();
-        let haystack = Haystack::read(dir.path()).unwrap();
-        assert_eq!(haystack.text(1), "one.\ntwo.\n");
-        assert_eq!(haystack.text(11), "one.\ntwo.\none.\ntwo.\n");
+        fs::write(dir.path().join("b.txt"), "Second.").unwrap();
+        fs::write(dir.path().join("a.txt"), b"First\xff.\n").unwrap();
+        fs::write(dir.path().join("c.md"), "Never.").unwrap();
+        let text = Haystack::read(dir.path()).unwrap().text(20);
+        assert_eq!(text, "First\u{fffd}.\nSecond.\nFirst\u{fffd}.\nSecond.\n");
     }
 
     #[test]
-    fn empty_and_missing_are_errors() {
+    fn bad_sources_are_named() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(Haystack::read(dir.path()).unwrap_err().to_string().contains("holds no text"));
-        assert!(Haystack::read(Path::new("no/such")).unwrap_err().to_string().contains("no/such"));
+        let message = |path: &Path| Haystack::read(path).unwrap_err().to_string();
+        assert!(message(dir.path()).contains("holds no text"));
+        assert!(message(&dir.path().join("none")).starts_with("cannot read"));
+        let empty = dir.path().join("empty.txt");
+        fs::write(&empty, " \n").unwrap();
+        assert!(message(&empty).contains("empty.txt holds no text"));
     }
 }

@@ -29,7 +29,11 @@ impl<'t> Inserter<'t> {
     ///
     /// # Errors
     /// [`Error::Tokenizer`].
-    pub fn new(tokenizer: &'t Tokenizer, haystack: &Haystack, max_tokens: usize) -> Result<Self, Error> {
+    pub fn new(
+        tokenizer: &'t Tokenizer,
+        haystack: &Haystack,
+        max_tokens: usize,
+    ) -> Result<Self, Error> {
         // Few tokens are longer than this on average; more text is fetched if they are.
         let mut bytes = 6 * max_tokens.max(1);
         loop {
@@ -38,7 +42,12 @@ impl<'t> Inserter<'t> {
             if encoding.len() >= max_tokens {
                 let offsets = encoding.get_offsets().iter().take(max_tokens);
                 let ends: Vec<_> = offsets.map(|&(_, end)| end).collect();
-                return Ok(Self { tokenizer, text, ends, max_tokens });
+                return Ok(Self {
+                    tokenizer,
+                    text,
+                    ends,
+                    max_tokens,
+                });
             }
             bytes *= 2;
         }
@@ -58,19 +67,30 @@ impl<'t> Inserter<'t> {
             return Err(Error::Depth(depth));
         }
         if length > self.max_tokens {
-            return Err(Error::ContextTooLong { length, max: self.max_tokens });
+            return Err(Error::ContextTooLong {
+                length,
+                max: self.max_tokens,
+            });
         }
         let needle_tokens = self.count(&format!(" {needle}"))?;
         let mut room = length
             .checked_sub(needle_tokens)
-            .ok_or(Error::NeedleTooLong { needle: needle_tokens, length })?;
+            .ok_or(Error::NeedleTooLong {
+                needle: needle_tokens,
+                length,
+            })?;
         loop {
             let mut context = self.splice(needle, room, depth);
             context.tokens = self.count(&context.text)?;
             // Tokens can merge or split at the seams.
             match context.tokens.checked_sub(length) {
                 None | Some(0) => return Ok(context),
-                Some(_) if room == 0 => return Err(Error::NeedleTooLong { needle: context.tokens, length }),
+                Some(_) if room == 0 => {
+                    return Err(Error::NeedleTooLong {
+                        needle: context.tokens,
+                        length,
+                    });
+                }
                 Some(excess) => room = room.saturating_sub(excess),
             }
         }
@@ -84,9 +104,21 @@ impl<'t> Inserter<'t> {
         }
         let point_bytes = self.bytes(point);
         let head = &self.text[..point_bytes];
-        let tail = if depth < 100.0 { &self.text[point_bytes..self.bytes(room)] } else { "" };
-        let before = if head.ends_with(char::is_whitespace) { "" } else { " " };
-        let behind = if tail.is_empty() || tail.starts_with(char::is_whitespace) { "" } else { " " };
+        let tail = if depth < 100.0 {
+            &self.text[point_bytes..self.bytes(room)]
+        } else {
+            ""
+        };
+        let before = if head.ends_with(char::is_whitespace) {
+            ""
+        } else {
+            " "
+        };
+        let behind = if tail.is_empty() || tail.starts_with(char::is_whitespace) {
+            ""
+        } else {
+            " "
+        };
         let start = head.len() + before.len();
         Context {
             text: [head, before, needle, behind, tail].concat(),
@@ -99,8 +131,15 @@ impl<'t> Inserter<'t> {
     fn ends_sentence(&self, tokens: usize) -> bool {
         let (head, tail) = self.text.split_at(self.bytes(tokens));
         let (spaced, head) = (head.ends_with(char::is_whitespace), head.trim_end());
-        let marked = head.trim_end_matches(['"', '\'', '”', '’', ')']).ends_with(['.', '!', '?', '。', '！', '？']);
-        marked && (spaced || tail.chars().next().is_none_or(|c| c.is_whitespace() || !c.is_ascii()))
+        let marked = head
+            .trim_end_matches(['"', '\'', '”', '’', ')'])
+            .ends_with(['.', '!', '?', '。', '！', '？']);
+        marked
+            && (spaced
+                || tail
+                    .chars()
+                    .next()
+                    .is_none_or(|c| c.is_whitespace() || !c.is_ascii()))
     }
 
     /// Where the first `tokens` tokens end; a token that ends inside a character counts with all of it.
@@ -122,7 +161,11 @@ mod tests {
     use std::sync::LazyLock;
 
     static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
-        Tokenizer::from_file(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny/tokenizer.json")).unwrap()
+        Tokenizer::from_file(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../models/tiny/tokenizer.json"
+        ))
+        .unwrap()
     });
     static INSERTER: LazyLock<Inserter<'static>> =
         LazyLock::new(|| Inserter::new(&TOKENIZER, &Haystack::generated(7), 2000).unwrap());
@@ -157,9 +200,14 @@ mod tests {
         let mut last = None;
         for depth in [0.0, 20.0, 40.0, 60.0, 80.0, 100.0] {
             let context = INSERTER.insert(&needle, 1000, depth).unwrap();
-            let before = INSERTER.count(&context.text[..context.needle.start]).unwrap() as f64;
+            let before = INSERTER
+                .count(&context.text[..context.needle.start])
+                .unwrap() as f64;
             let expected = (1000.0 - 25.0) * depth / 100.0;
-            assert!(before <= expected + 5.0 && before > expected - 60.0, "{depth}: {before}");
+            assert!(
+                before <= expected + 5.0 && before > expected - 60.0,
+                "{depth}: {before}"
+            );
             assert!(last < Some(context.needle.start) || last.is_none());
             last = Some(context.needle.start);
         }
@@ -167,9 +215,16 @@ mod tests {
 
     #[test]
     fn impossible_insertions_are_refused() {
-        let message = |needle: &str, length, depth| INSERTER.insert(needle, length, depth).unwrap_err().to_string();
+        let message = |needle: &str, length, depth| {
+            INSERTER
+                .insert(needle, length, depth)
+                .unwrap_err()
+                .to_string()
+        };
         let needle = needle::san_francisco().needle;
-        assert!(message(&needle, 10, 0.0).contains("more than the context's 10; use a longer context"));
+        assert!(
+            message(&needle, 10, 0.0).contains("does not fit a context of 10; ask for a longer")
+        );
         assert!(message(&needle, 2001, 0.0).contains("prepared for 2000"));
         assert!(message(&needle, 1000, 100.5).contains("depth 100.5"));
         assert!(message(&needle, 1000, f64::NAN).contains("depth NaN"));

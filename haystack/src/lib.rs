@@ -1,20 +1,34 @@
-//! Long contexts with needles in them: text to hide facts in, the facts, where they are put, and the prompt around.
+//! Long contexts with needles in them: text, facts, where they are put, and where they are found again.
+//!
+//! ```
+//! use headkv_haystack::{Haystack, Inserter, Template, needle};
+//! use tokenizers::Tokenizer;
+//!
+//! # fn main() -> Result<(), headkv_haystack::Error> {
+//! # let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny/tokenizer.json");
+//! let tokenizer = Tokenizer::from_file(file)?;
+//! let inserter = Inserter::new(&tokenizer, &Haystack::generated(0), 1000)?;
+//! let needle = needle::san_francisco();
+//! let context = inserter.insert(&needle.needle, 1000, 40.0)?;
+//! let prompt = Template::plain().fill(&context.text, &needle.question);
+//! assert!(prompt.contains(&needle.needle));
+//! # Ok(()) }
+//! ```
 #![deny(missing_docs)]
 
-mod context;
 mod error;
-mod haystack;
-mod needle;
-mod pattern;
-mod span;
-mod template;
-mod text;
+pub mod haystack;
+pub mod insert;
+pub mod needle;
+pub mod pattern;
+pub mod span;
+pub mod template;
+pub mod text;
 
-pub use context::{Context, insert};
 pub use error::Error;
 pub use haystack::Haystack;
-pub use needle::{Needle, read_needles, retrieval_needles};
-pub use pattern::expand;
-pub use span::{Span, locate};
+pub use insert::{Context, Inserter};
+pub use needle::Needle;
+pub use pattern::Patterns;
+pub use span::Span;
 pub use template::Template;
-pub use text::generate;

@@ -1,83 +1,139 @@
-//! Facts to hide, and the questions that ask for them.
+//! Needles: a fact to hide, the question that asks for it, and the answer.
 
 use crate::Error;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{fs, path::Path};
 
-/// A fact, the question about it and its answer.
-///
-/// The fields are those of the original project's `needles.jsonl`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A needle, with the field names of the original's `needles.jsonl`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(from = "Line")]
 pub struct Needle {
-    /// The text that is put into the haystack.
+    /// The text that is put into the haystack; one sentence or several.
     pub needle: String,
-    /// The question.
+    /// The question asked after the context.
     pub question: String,
-    /// The part of the needle that is looked for.
+    /// The part of the needle that the answer is read from; head detection looks for its tokens in the prompt.
     pub real_needle: String,
-    /// The right answer; `real_needle` where a file has none.
-    #[serde(default)]
+    /// The right answer; where a file gives none, `real_needle` is it.
     pub answer: String,
 }
 
-/// Needles that this crate brings: facts that one sentence states.
-pub fn retrieval_needles() -> Vec<Needle> {
-    let things = [
-        ("Lisbon", "ride the yellow tram and watch the boats from the castle hill at sunset"),
-        ("Toronto", "row a small boat to the island and read a novel under the maple trees"),
-        ("Cairo", "drink a cup of tea in the old market and listen to the street musicians"),
-        ("Helsinki", "swim in the cold water and warm up in a wooden sauna before breakfast"),
-        ("Denver", "bake an apple pie with friends and count the stars from the roof at midnight"),
-        ("Naples", "buy fresh bread in the harbor and feed the birds on a rainy morning"),
-    ];
-    let needle = |(city, thing): (&str, &str)| Needle {
-        needle: format!("The best thing to do in {city} is {thing}."),
-        question: format!("The best thing to do in {city} is: "),
-        real_needle: format!("{thing}."),
-        answer: format!("{thing}."),
-    };
-    things.into_iter().map(needle).collect()
+/// A needle as it stands in a file.
+#[derive(Deserialize)]
+struct Line {
+    needle: String,
+    question: String,
+    real_needle: String,
+    answer: Option<String>,
 }
 
-/// Reads needles, one JSON object a line.
+impl From<Line> for Needle {
+    fn from(line: Line) -> Self {
+        Self {
+            answer: line.answer.unwrap_or_else(|| line.real_needle.clone()),
+            needle: line.needle.trim().into(),
+            question: line.question,
+            real_needle: line.real_needle,
+        }
+    }
+}
+
+/// Reads a file with one needle per line, as JSON; empty lines are skipped.
 ///
 /// # Errors
-/// [`Error::Read`] if there is no such file, [`Error::Format`] with the line if one is not a needle.
-pub fn read_needles(path: &Path) -> Result<Vec<Needle>, Error> {
-    let text = fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })?;
-    let fail = |why: String| Error::Format { path: path.into(), why };
-    let mut needles = Vec::new();
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let mut needle: Needle = serde_json::from_str(line)
-            .map_err(|e| fail(format!("line {}: {e}; expected needle, question, real_needle, answer", number + 1)))?;
-        if needle.answer.is_empty() {
-            needle.answer = needle.real_needle.clone();
-        }
-        if needle.needle.trim().is_empty() || needle.answer.trim().is_empty() {
-            return Err(fail(format!("line {}: needle or answer is empty", number + 1)));
-        }
-        needles.push(needle);
-    }
+/// [`Error::Read`], [`Error::Line`] for a line that is no needle, [`Error::NoNeedles`] for an empty file.
+pub fn read(path: &Path) -> Result<Vec<Needle>, Error> {
+    let needles = lines(path)?;
     if needles.is_empty() {
-        return Err(fail("holds no needles; write one JSON object a line".into()));
+        return Err(Error::NoNeedles(path.into()));
     }
     Ok(needles)
+}
+
+/// Reads JSON Lines.
+pub(crate) fn lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Error> {
+    let text = fs::read_to_string(path).map_err(|source| Error::Read {
+        path: path.into(),
+        source,
+    })?;
+    parse_lines(path, &text)
+}
+
+pub(crate) fn parse_lines<T: DeserializeOwned>(path: &Path, text: &str) -> Result<Vec<T>, Error> {
+    let filled = text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty());
+    let parse = |(at, line)| {
+        serde_json::from_str(line).map_err(|e| Error::Line {
+            path: path.into(),
+            line: at + 1,
+            why: e.to_string(),
+        })
+    };
+    filled.map(parse).collect()
+}
+
+/// The needle of the usual test: what to do in San Francisco.
+pub fn san_francisco() -> Needle {
+    let real_needle = "eat a sandwich and sit in Dolores Park on a sunny day.";
+    Needle {
+        needle: format!("The best thing to do in San Francisco is {real_needle}"),
+        question: "The best thing to do in San Francisco is: ".into(),
+        real_needle: real_needle.into(),
+        answer: real_needle.into(),
+    }
+}
+
+/// A needle in two hops: a friend's name has to be found before the city where that friend lives.
+pub fn two_hops() -> Needle {
+    let real_needle = "Oscar lives in Havana.";
+    Needle {
+        needle: format!(
+            "Grace's best friend is Henry. Henry lives in Vienna. Clara's best friend is Oscar. {real_needle}"
+        ),
+        question: "Where does the best friend of Clara live?".into(),
+        real_needle: real_needle.into(),
+        answer: real_needle.into(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<Vec<Needle>, Error> {
+        parse_lines(Path::new("needles.jsonl"), text)
+    }
+
     #[test]
-    fn a_missing_answer_is_the_real_needle() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("n.jsonl");
-        fs::write(&path, "{\"needle\": \"A b.\", \"question\": \"A?\", \"real_needle\": \"b\"}\n\n").unwrap();
-        assert_eq!(read_needles(&path).unwrap()[0].answer, "b");
-        fs::write(&path, "{\"needle\": \"A b.\", \"question\": \"A?\"}\n").unwrap();
-        let message = read_needles(&path).unwrap_err().to_string();
-        assert!(message.contains("line 1") && message.contains("real_needle"), "{message}");
-        fs::write(&path, "\n").unwrap();
-        assert!(read_needles(&path).is_err());
+    fn the_real_needle_stands_in_for_an_answer() {
+        let text = concat!(
+            r#"{"question": "Q?", "needle": " A is b. ", "real_needle": "b."}"#,
+            "\n\n",
+            r#"{"answer": "C", "needle": "A is c.", "real_needle": "c.", "question": "Q?", "more": 1}"#,
+        );
+        let needles = parse(text).unwrap();
+        assert_eq!(
+            (needles[0].needle.as_str(), needles[0].answer.as_str()),
+            ("A is b.", "b.")
+        );
+        assert_eq!(needles[1].answer, "C");
+    }
+
+    #[test]
+    fn a_bad_line_is_named() {
+        let message = parse("\n{\"needle\": \"x\"}\n").unwrap_err().to_string();
+        assert!(
+            message.starts_with("needles.jsonl, line 2: missing field `question`"),
+            "{message}"
+        );
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(
+            read(file.path())
+                .unwrap_err()
+                .to_string()
+                .contains("holds no needles")
+        );
     }
 }

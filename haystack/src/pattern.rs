@@ -78,8 +78,14 @@ impl Patterns {
     /// The project's own patterns.
     pub fn builtin(kind: Builtin) -> Self {
         let (name, text) = match kind {
-            Builtin::Retrieval => ("built-in retrieval.jsonl", include_str!("../patterns/retrieval.jsonl")),
-            Builtin::Reasoning => ("built-in reasoning.jsonl", include_str!("../patterns/reasoning.jsonl")),
+            Builtin::Retrieval => (
+                "built-in retrieval.jsonl",
+                include_str!("../patterns/retrieval.jsonl"),
+            ),
+            Builtin::Reasoning => (
+                "built-in reasoning.jsonl",
+                include_str!("../patterns/reasoning.jsonl"),
+            ),
         };
         let path = Path::new(name);
         let read = needle::parse_lines(path, text).and_then(|lines| Self::new(path, lines));
@@ -87,7 +93,11 @@ impl Patterns {
     }
 
     fn new(path: &Path, lines: Vec<Line>) -> Result<Self, Error> {
-        let mut all = Self { file: path.into(), variables: BTreeMap::new(), patterns: Vec::new() };
+        let mut all = Self {
+            file: path.into(),
+            variables: BTreeMap::new(),
+            patterns: Vec::new(),
+        };
         for line in lines {
             match line {
                 Line::Variables { variables } => all.variables.extend(variables),
@@ -112,7 +122,9 @@ impl Patterns {
     /// [`Error::Pattern`] for a variable that is not defined or has too few values.
     pub fn draw(&self, seed: u64, count: usize) -> Result<Vec<Needle>, Error> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        (0..count).map(|at| self.fill(&self.patterns[at % self.patterns.len()], &mut rng)).collect()
+        (0..count)
+            .map(|at| self.fill(&self.patterns[at % self.patterns.len()], &mut rng))
+            .collect()
     }
 
     fn fill(&self, pattern: &Pattern, rng: &mut ChaCha8Rng) -> Result<Needle, Error> {
@@ -125,7 +137,12 @@ impl Patterns {
             }
         };
         let answer = pattern.answer.as_ref().unwrap_or(&pattern.real_needle);
-        let mut texts = [needle, pattern.question.clone(), pattern.real_needle.clone(), answer.clone()];
+        let mut texts = [
+            needle,
+            pattern.question.clone(),
+            pattern.real_needle.clone(),
+            answer.clone(),
+        ];
         for (name, places) in self.places(&texts) {
             let values = self.values(&name, places.len(), rng)?;
             for (place, value) in places.iter().zip(values) {
@@ -133,10 +150,17 @@ impl Patterns {
             }
         }
         if let Some(left) = texts.iter().find_map(|text| variable(text)) {
-            return Err(self.error(format!("variable `{left}` is not defined; add it to a line of variables")));
+            return Err(self.error(format!(
+                "variable `{left}` is not defined; add it to a line of variables"
+            )));
         }
         let [needle, question, real_needle, answer] = texts;
-        Ok(Needle { needle, question, real_needle, answer })
+        Ok(Needle {
+            needle,
+            question,
+            real_needle,
+            answer,
+        })
     }
 
     /// The places `{name}`, `{name.1}`, ... of each defined variable, in the order of their indices.
@@ -152,14 +176,21 @@ impl Patterns {
                     }
                 }
             }
-            (name.clone(), found.into_iter().map(|(_, place)| place).collect())
+            (
+                name.clone(),
+                found.into_iter().map(|(_, place)| place).collect(),
+            )
         };
         self.variables.keys().map(used).collect()
     }
 
     /// That many different values.
     fn values(&self, name: &str, count: usize, rng: &mut ChaCha8Rng) -> Result<Vec<String>, Error> {
-        let too_few = |has: usize| self.error(format!("variable `{name}` has {has} values, but {count} are needed"));
+        let too_few = |has: usize| {
+            self.error(format!(
+                "variable `{name}` has {has} values, but {count} are needed"
+            ))
+        };
         match &self.variables[name] {
             Values::Texts(texts) => {
                 let mut texts: Vec<_> = texts.iter().collect::<BTreeSet<_>>().into_iter().collect();
@@ -184,7 +215,10 @@ impl Patterns {
     }
 
     fn error(&self, why: String) -> Error {
-        Error::Pattern { path: self.file.clone(), why }
+        Error::Pattern {
+            path: self.file.clone(),
+            why,
+        }
     }
 }
 
@@ -218,7 +252,11 @@ mod tests {
         let mut first = BTreeSet::new();
         for needle in &drawn {
             let (a, b) = needle.needle.split_once(". ").unwrap();
-            let age = |s: &str| s.trim_end_matches('.')[s.len().min(7)..].parse::<u32>().unwrap();
+            let age = |s: &str| {
+                s.trim_end_matches('.')[s.len().min(7)..]
+                    .parse::<u32>()
+                    .unwrap()
+            };
             let older = if age(a) > age(b) { a } else { b };
             assert_eq!(needle.answer, format!("{}.", &older[..3]));
             assert!(needle.needle.contains(&needle.real_needle));
@@ -242,10 +280,20 @@ mod tests {
             Err(error) => error.to_string(),
         };
         let line = r#"{"needle": "{a.1} {a.2}", "question": "Q", "real_needle": "R"}"#;
-        assert_eq!(message(line), "p.jsonl: variable `a.1` is not defined; add it to a line of variables");
-        let with = |values: &str| message(&format!("{{\"variables\": {{\"a\": {values}}}}}\n{line}"));
-        assert_eq!(with(r#"["x", "x"]"#), "p.jsonl: variable `a` has 1 values, but 2 are needed");
-        assert_eq!(with(r#"{"from": 3, "to": 2}"#), "p.jsonl: variable `a` has 0 values, but 2 are needed");
+        assert_eq!(
+            message(line),
+            "p.jsonl: variable `a.1` is not defined; add it to a line of variables"
+        );
+        let with =
+            |values: &str| message(&format!("{{\"variables\": {{\"a\": {values}}}}}\n{line}"));
+        assert_eq!(
+            with(r#"["x", "x"]"#),
+            "p.jsonl: variable `a` has 1 values, but 2 are needed"
+        );
+        assert_eq!(
+            with(r#"{"from": 3, "to": 2}"#),
+            "p.jsonl: variable `a` has 0 values, but 2 are needed"
+        );
         assert!(message(r#"{"variables": {}}"#).contains("holds no needles"));
     }
 
