@@ -1,7 +1,7 @@
 //! A model's files on disk, checked before the runtime sees them: it would panic on some damaged ones.
 
 use crate::Error;
-use safetensors::SafeTensors;
+use safetensors::tensor::Metadata;
 use sha2::{Digest, Sha256};
 use std::{
     fs::File,
@@ -25,17 +25,24 @@ impl ModelFiles {
     /// # Errors
     /// [`Error::Model`] names what is missing or damaged.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let fail = |why: String| Error::Model { path: path.into(), why };
+        let fail = |why: String| Error::Model {
+            path: path.into(),
+            why,
+        };
         let weights = if path.is_file() {
             if !is_gguf(path) {
-                return Err(fail("not a .gguf file; name a model folder or a GGUF file".into()));
+                return Err(fail(
+                    "not a .gguf file; name a model folder or a GGUF file".into(),
+                ));
             }
             vec![path.to_path_buf()]
         } else if path.is_dir() {
             for name in ["config.json", "tokenizer.json"] {
-                let text = std::fs::read_to_string(path.join(name)).map_err(|e| fail(format!("{name}: {e}")))?;
-                serde_json::from_str::<serde::de::IgnoredAny>(&text)
-                    .map_err(|e| fail(format!("{name} is not valid JSON ({e}); download it again")))?;
+                let text = std::fs::read_to_string(path.join(name))
+                    .map_err(|e| fail(format!("{name}: {e}")))?;
+                serde_json::from_str::<serde::de::IgnoredAny>(&text).map_err(|e| {
+                    fail(format!("{name} is not valid JSON ({e}); download it again"))
+                })?;
             }
             let mut found: Vec<PathBuf> = std::fs::read_dir(path)
                 .map_err(|e| fail(e.to_string()))?
@@ -49,14 +56,27 @@ impl ModelFiles {
             return Err(fail("no such folder or file; check --model".into()));
         };
         if weights.is_empty() {
-            return Err(fail("holds no *.safetensors; convert the weights or name a GGUF file".into()));
+            return Err(fail(
+                "holds no *.safetensors; convert the weights or name a GGUF file".into(),
+            ));
         }
         for file in &weights {
-            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let checked = if is_gguf(file) { check_gguf(file) } else { check_safetensors(file) };
+            let name = file
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let checked = if is_gguf(file) {
+                check_gguf(file)
+            } else {
+                check_safetensors(file)
+            };
             checked.map_err(|why| fail(format!("{name} {why}; download it again")))?;
         }
-        Ok(Self { path: path.into(), weights })
+        Ok(Self {
+            path: path.into(),
+            weights,
+        })
     }
 
     /// The folder or file.
@@ -71,8 +91,15 @@ impl ModelFiles {
 
     /// The folder's or file's name in lower case, without `.gguf`: the `{model}` in `head_scores/{model}_{kind}.json`.
     pub fn name(&self) -> String {
-        let full = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
-        let name = full.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        let full = self
+            .path
+            .canonicalize()
+            .unwrap_or_else(|_| self.path.clone());
+        let name = full
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .to_lowercase();
         name.strip_suffix(".gguf").unwrap_or(&name).to_string()
     }
 
@@ -84,14 +111,22 @@ impl ModelFiles {
         let mut hash = Sha256::new();
         for file in &self.weights {
             let copied = File::open(file).and_then(|mut f| std::io::copy(&mut f, &mut hash));
-            copied.map_err(|e| Error::Model { path: file.clone(), why: e.to_string() })?;
+            copied.map_err(|e| Error::Model {
+                path: file.clone(),
+                why: e.to_string(),
+            })?;
         }
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hash
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect())
     }
 }
 
 fn is_gguf(path: &Path) -> bool {
-    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+    path.extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
 }
 
 /// Compares the header's tensor ranges with the file's length; the tensors themselves are not read.
@@ -99,17 +134,21 @@ fn check_safetensors(path: &Path) -> Result<(), String> {
     let mut file = File::open(path).map_err(|e| e.to_string())?;
     let length = file.metadata().map_err(|e| e.to_string())?.len();
     let mut prefix = [0; 8];
-    file.read_exact(&mut prefix).map_err(|_| "is empty".to_string())?;
+    file.read_exact(&mut prefix)
+        .map_err(|_| "is empty".to_string())?;
     let header = u64::from_le_bytes(prefix);
     if header > MAX_HEADER || header + 8 > length {
         return Err("is truncated or not in the safetensors format".into());
     }
-    let mut bytes = prefix.to_vec();
+    let mut bytes = Vec::new();
     file.take(header).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
-    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| format!("has a damaged header ({e})"))?;
+    let metadata: Metadata =
+        serde_json::from_slice(&bytes).map_err(|e| format!("has a damaged header ({e})"))?;
     let expected = 8 + header + metadata.data_len() as u64;
     if expected != length {
-        return Err(format!("is truncated: {length} bytes, its header promises {expected}"));
+        return Err(format!(
+            "is truncated: {length} bytes, its header promises {expected}"
+        ));
     }
     Ok(())
 }
@@ -117,13 +156,21 @@ fn check_safetensors(path: &Path) -> Result<(), String> {
 fn check_gguf(path: &Path) -> Result<(), String> {
     let mut file = File::open(path).map_err(|e| e.to_string())?;
     let length = file.metadata().map_err(|e| e.to_string())?.len();
-    let content = candle_core::quantized::gguf_file::Content::read(&mut file)
-        .map_err(|e| format!("is truncated or not in the GGUF format ({})", first_line(&e.to_string())))?;
+    let content = candle_core::quantized::gguf_file::Content::read(&mut file).map_err(|e| {
+        format!(
+            "is truncated or not in the GGUF format ({})",
+            first_line(&e.to_string())
+        )
+    })?;
     for (name, info) in &content.tensor_infos {
         let blocks = info.shape.elem_count() / info.ggml_dtype.block_size();
-        let end = content.tensor_data_offset + info.offset + (blocks * info.ggml_dtype.type_size()) as u64;
+        let end = content.tensor_data_offset
+            + info.offset
+            + (blocks * info.ggml_dtype.type_size()) as u64;
         if end > length {
-            return Err(format!("is truncated: tensor {name} ends at byte {end} of {length}"));
+            return Err(format!(
+                "is truncated: tensor {name} ends at byte {end} of {length}"
+            ));
         }
     }
     Ok(())

@@ -27,7 +27,12 @@ pub struct Request {
 impl Request {
     /// Generates up to `max_tokens` tokens.
     pub fn new(prompt: Vec<u32>, max_tokens: usize) -> Self {
-        Self { prompt, max_tokens, stop: Vec::new(), keep_logits: false }
+        Self {
+            prompt,
+            max_tokens,
+            stop: Vec::new(),
+            keep_logits: false,
+        }
     }
 
     /// Ends the answer before that text.
@@ -66,7 +71,9 @@ impl Engine {
     pub fn generate(&self, requests: &[Request]) -> Result<Vec<Generation>, Error> {
         for request in requests {
             if request.prompt.is_empty() {
-                return Err(Error::Generation("the prompt is empty; give at least one token".into()));
+                return Err(Error::Generation(
+                    "the prompt is empty; give at least one token".into(),
+                ));
             }
             if request.prompt.len() + request.max_tokens > self.context() {
                 return Err(Error::TooLong {
@@ -90,8 +97,14 @@ impl Engine {
             Ok::<_, Error>(answers)
         })?;
         // The engine numbers sequences in the order in which they were sent.
-        let usage = self.hook.as_ref().map(|hook| hook.usage()).unwrap_or_default();
-        let ours = usage.iter().filter(|u| before.is_none_or(|last| u.seq_id > last));
+        let usage = self
+            .hook
+            .as_ref()
+            .map(|hook| hook.usage())
+            .unwrap_or_default();
+        let ours = usage
+            .iter()
+            .filter(|u| before.is_none_or(|last| u.seq_id > last));
         let mut ours: Vec<_> = ours.collect();
         ours.sort_by_key(|u| u.seq_id);
         for (answer, usage) in answers.iter_mut().zip(ours) {
@@ -127,11 +140,16 @@ impl Engine {
     }
 
     fn last_sequence(&self) -> Option<usize> {
-        self.hook.as_ref().and_then(|hook| hook.usage().iter().map(|u| u.seq_id).max())
+        self.hook
+            .as_ref()
+            .and_then(|hook| hook.usage().iter().map(|u| u.seq_id).max())
     }
 
     async fn send(&self, request: EngineRequest) -> Result<(), Error> {
-        let sender = self.mistral.get_sender(None).map_err(|e| Error::Generation(e.to_string()))?;
+        let sender = self
+            .mistral
+            .get_sender(None)
+            .map_err(|e| Error::Generation(e.to_string()))?;
         sender.send(request).await.map_err(|_| stopped())
     }
 
@@ -152,23 +170,44 @@ impl Engine {
         };
         let start = Instant::now();
         self.send(EngineRequest::Normal(Box::new(normal))).await?;
-        Ok(Submitted { start, recorder, answer })
+        Ok(Submitted {
+            start,
+            recorder,
+            answer,
+        })
     }
 
-    async fn collect(&self, request: &Request, mut submitted: Submitted) -> Result<Generation, Error> {
+    async fn collect(
+        &self,
+        request: &Request,
+        mut submitted: Submitted,
+    ) -> Result<Generation, Error> {
         let text = match submitted.answer.recv().await.ok_or_else(stopped)? {
-            Response::CompletionDone(done) => done.choices.into_iter().next().map(|c| c.text).unwrap_or_default(),
+            Response::CompletionDone(done) => done
+                .choices
+                .into_iter()
+                .next()
+                .map(|c| c.text)
+                .unwrap_or_default(),
             Response::CompletionModelError(why, _) | Response::ModelError(why, _) => {
                 return Err(Error::Generation(crate::files::first_line(&why).into()));
             }
             Response::InternalError(why) | Response::ValidationError(why) => {
-                return Err(Error::Generation(crate::files::first_line(&why.to_string()).into()));
+                return Err(Error::Generation(
+                    crate::files::first_line(&why.to_string()).into(),
+                ));
             }
-            _ => return Err(Error::Generation("the engine sent an answer of another kind".into())),
+            _ => {
+                return Err(Error::Generation(
+                    "the engine sent an answer of another kind".into(),
+                ));
+            }
         };
         let recording = submitted.recorder.take();
         let (Some(first), Some(last)) = (recording.times.first(), recording.times.last()) else {
-            return Err(Error::Generation("the engine answered without generating".into()));
+            return Err(Error::Generation(
+                "the engine answered without generating".into(),
+            ));
         };
         let shape = self.shape();
         let per_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * size_of::<f32>();

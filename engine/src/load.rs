@@ -32,12 +32,19 @@ impl FromStr for Device {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self, Error> {
-        let cuda = name.strip_prefix("cuda").map(|rest| rest.strip_prefix(':').unwrap_or(rest));
+        let cuda = name
+            .strip_prefix("cuda")
+            .map(|rest| rest.strip_prefix(':').unwrap_or(rest));
         match (name, cuda) {
             ("cpu", _) => Ok(Device::Cpu),
             (_, Some("")) => Ok(Device::Cuda(0)),
-            (_, Some(number)) if number.parse::<usize>().is_ok() => Ok(Device::Cuda(number.parse().unwrap_or(0))),
-            _ => Err(Error::Device { name: name.into(), why: "use cpu, cuda or cuda:N".into() }),
+            (_, Some(number)) if number.parse::<usize>().is_ok() => {
+                Ok(Device::Cuda(number.parse().unwrap_or(0)))
+            }
+            _ => Err(Error::Device {
+                name: name.into(),
+                why: "use cpu, cuda or cuda:N".into(),
+            }),
         }
     }
 }
@@ -55,10 +62,15 @@ impl Device {
     fn open(self) -> Result<candle_core::Device, Error> {
         match self {
             Device::Cpu => Ok(candle_core::Device::Cpu),
-            Device::Cuda(number) => candle_core::Device::new_cuda(number).map_err(|e| Error::Device {
-                name: self.to_string(),
-                why: format!("{}; needs an NVIDIA GPU and a build with --features cuda", first_line(&e.to_string())),
-            }),
+            Device::Cuda(number) => {
+                candle_core::Device::new_cuda(number).map_err(|e| Error::Device {
+                    name: self.to_string(),
+                    why: format!(
+                        "{}; needs an NVIDIA GPU and a build with --features cuda",
+                        first_line(&e.to_string())
+                    ),
+                })
+            }
         }
     }
 }
@@ -77,7 +89,11 @@ pub struct LoadOptions {
 impl LoadOptions {
     /// The model at that path, on the CPU, up to 32 sequences at once.
     pub fn new(model: impl Into<PathBuf>) -> Self {
-        Self { model: model.into(), device: Device::Cpu, max_batch: NonZeroUsize::MIN.saturating_add(31) }
+        Self {
+            model: model.into(),
+            device: Device::Cpu,
+            max_batch: NonZeroUsize::MIN.saturating_add(31),
+        }
     }
 }
 
@@ -125,12 +141,19 @@ impl Engine {
                 (_, Some(hook)) => hook.install(),
                 _ => attention_hook::set_global(None),
             }
-            let loaded = catch_unwind(AssertUnwindSafe(|| pipeline(&files, &device, options.device)));
+            let loaded = catch_unwind(AssertUnwindSafe(|| {
+                pipeline(&files, &device, options.device)
+            }));
             attention_hook::set_global(None);
             match loaded {
                 Ok(Ok(pipeline)) => pipeline,
                 Ok(Err(e)) => return Err(refused(&files, &root_message(&*e))),
-                Err(_) => return Err(refused(&files, "the runtime could not read it; check its config.json")),
+                Err(_) => {
+                    return Err(refused(
+                        &files,
+                        "the runtime could not read it; check its config.json",
+                    ));
+                }
             }
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -139,13 +162,21 @@ impl Engine {
             .map_err(|e| Error::Generation(e.to_string()))?;
         let (tokenizer, info) = runtime.block_on(async {
             let pipeline = pipeline.lock().await;
-            (attention_hook::tokenizer(&*pipeline), attention_hook::model_info(&*pipeline))
+            (
+                attention_hook::tokenizer(&*pipeline),
+                attention_hook::model_info(&*pipeline),
+            )
         });
         let tokenizer = tokenizer.ok_or_else(|| refused(&files, "has no tokenizer"))?;
         let info = info.ok_or_else(|| refused(&files, "is not a text model"))?;
         let method = DefaultSchedulerMethod::Fixed(options.max_batch);
-        let builder = MistralRsBuilder::new(pipeline, SchedulerConfig::DefaultScheduler { method }, false, None)
-            .with_no_prefix_cache(true);
+        let builder = MistralRsBuilder::new(
+            pipeline,
+            SchedulerConfig::DefaultScheduler { method },
+            false,
+            None,
+        )
+        .with_no_prefix_cache(true);
         let mistral = runtime.block_on(builder.build());
         Ok(Self {
             mistral,
@@ -170,7 +201,9 @@ impl Engine {
     pub fn set_compression(&self, compression: &Compression) -> Result<(), Error> {
         match &self.hook {
             Some(hook) => Ok(hook.set(compression.clone())?),
-            None => Err(Error::Generation("this model was loaded without compression".into())),
+            None => Err(Error::Generation(
+                "this model was loaded without compression".into(),
+            )),
         }
     }
 
@@ -184,7 +217,10 @@ impl Engine {
     /// # Errors
     /// [`Error::Tokenizer`].
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
-        let encoding = self.tokenizer.encode(text, false).map_err(|e| Error::Tokenizer(e.to_string()))?;
+        let encoding = self
+            .tokenizer
+            .encode(text, false)
+            .map_err(|e| Error::Tokenizer(e.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -206,23 +242,60 @@ impl Engine {
 
 type LoadedPipeline = Arc<tokio::sync::Mutex<dyn Pipeline + Send + Sync>>;
 
-fn pipeline(files: &ModelFiles, device: &candle_core::Device, on: Device) -> Result<LoadedPipeline, Box<dyn std::error::Error>> {
+fn pipeline(
+    files: &ModelFiles,
+    device: &candle_core::Device,
+    on: Device,
+) -> Result<LoadedPipeline, Box<dyn std::error::Error>> {
     let folder = |path: &Path| path.to_string_lossy().into_owned();
     let loader: Box<dyn Loader> = if files.is_gguf() {
-        let (dir, file) = (files.path().parent().unwrap_or(Path::new(".")), files.path().file_name().unwrap_or_default());
-        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+        let (dir, file) = (
+            files.path().parent().unwrap_or(Path::new(".")),
+            files.path().file_name().unwrap_or_default(),
+        );
+        let dir = if dir.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            dir
+        };
         let names = vec![file.to_string_lossy().into_owned()];
-        GGUFLoaderBuilder::new(None, None, folder(dir), names, GGUFSpecificConfig::default(), false, None).build()
+        GGUFLoaderBuilder::new(
+            None,
+            None,
+            folder(dir),
+            names,
+            GGUFSpecificConfig::default(),
+            false,
+            None,
+        )
+        .build()
     } else {
         let id = Some(folder(files.path()));
-        NormalLoaderBuilder::new(NormalSpecificConfig::default(), None, None, id, false, None).build(None)?
+        NormalLoaderBuilder::new(NormalSpecificConfig::default(), None, None, id, false, None)
+            .build(None)?
     };
-    let dtype = if on == Device::Cpu { ModelDType::F32 } else { ModelDType::Auto };
-    Ok(loader.load_model_from_hf(None, TokenSource::None, &dtype, device, true, DeviceMapSetting::dummy(), None, None)?)
+    let dtype = if on == Device::Cpu {
+        ModelDType::F32
+    } else {
+        ModelDType::Auto
+    };
+    Ok(loader.load_model_from_hf(
+        None,
+        TokenSource::None,
+        &dtype,
+        device,
+        true,
+        DeviceMapSetting::dummy(),
+        None,
+        None,
+    )?)
 }
 
 fn refused(files: &ModelFiles, why: &str) -> Error {
-    Error::Model { path: files.path().into(), why: why.into() }
+    Error::Model {
+        path: files.path().into(),
+        why: why.into(),
+    }
 }
 
 /// The innermost message, without the backtrace that candle prints behind it.

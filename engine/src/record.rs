@@ -23,20 +23,37 @@ pub struct Recorder {
 
 impl Recorder {
     pub fn new(keep_logits: bool) -> Self {
-        Self { keep_logits, recording: Mutex::default() }
+        Self {
+            keep_logits,
+            recording: Mutex::default(),
+        }
     }
 
     pub fn take(&self) -> Recording {
-        std::mem::take(&mut *self.recording.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(
+            &mut *self
+                .recording
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 }
 
 impl CustomLogitsProcessor for Recorder {
     fn apply(&self, logits: &Tensor, _context: &[u32]) -> Result<Tensor> {
-        let values = logits.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+        let values = logits
+            .flatten_all()?
+            .to_dtype(DType::F32)?
+            .to_vec1::<f32>()?;
         // The first of equal logits, as the engine's greedy sampler takes.
-        let best = values.iter().enumerate().fold(0, |best, (i, x)| if *x > values[best] { i } else { best });
-        let mut recording = self.recording.lock().unwrap_or_else(PoisonError::into_inner);
+        let best = values
+            .iter()
+            .enumerate()
+            .fold(0, |best, (i, x)| if *x > values[best] { i } else { best });
+        let mut recording = self
+            .recording
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         recording.tokens.push(best as u32);
         recording.times.push(Instant::now());
         if self.keep_logits {

@@ -99,7 +99,12 @@ impl<T: Element> RaggedCache<T> {
         for positions in kept {
             offsets.push(offsets[offsets.len() - 1] + positions.len());
         }
-        Self { offsets, keys: gather(keys), values: gather(values), ..Self::empty(shape) }
+        Self {
+            offsets,
+            keys: gather(keys),
+            values: gather(values),
+            ..Self::empty(shape)
+        }
     }
 
     fn empty(shape: KvShape) -> Self {
@@ -109,7 +114,10 @@ impl<T: Element> RaggedCache<T> {
             offsets: vec![0],
             keys: Vec::new(),
             values: Vec::new(),
-            tail: Tail { tokens: 0, blocks: Vec::new() },
+            tail: Tail {
+                tokens: 0,
+                blocks: Vec::new(),
+            },
         }
     }
 
@@ -118,7 +126,9 @@ impl<T: Element> RaggedCache<T> {
         let (d, row) = (self.head_dim, self.tail.tokens % TAIL_BLOCK);
         if row == 0 {
             let size = 2 * self.kv_heads * TAIL_BLOCK * d;
-            self.tail.blocks.push(vec![T::default(); size].into_boxed_slice());
+            self.tail
+                .blocks
+                .push(vec![T::default(); size].into_boxed_slice());
         }
         if let Some(block) = self.tail.blocks.last_mut() {
             let (k, v) = block.split_at_mut(self.kv_heads * TAIL_BLOCK * d);
@@ -148,14 +158,23 @@ impl<T: Element> RaggedCache<T> {
 
     /// Everything that a stored head attends to: its kept part, then the tail's blocks.
     pub fn segments(&self, stored: usize) -> Vec<Segment<'_, T>> {
-        let (d, head) = (self.head_dim, stored / (self.stored_heads() / self.kv_heads));
+        let (d, head) = (
+            self.head_dim,
+            stored / (self.stored_heads() / self.kv_heads),
+        );
         let kept = self.offsets[stored] * d..self.offsets[stored + 1] * d;
-        let mut segments = vec![Segment { keys: &self.keys[kept.clone()], values: &self.values[kept] }];
+        let mut segments = vec![Segment {
+            keys: &self.keys[kept.clone()],
+            values: &self.values[kept],
+        }];
         segments.extend(self.tail.blocks.iter().enumerate().map(|(i, block)| {
             let tokens = (self.tail.tokens - i * TAIL_BLOCK).min(TAIL_BLOCK);
             let (keys, values) = block.split_at(self.kv_heads * TAIL_BLOCK * d);
             let rows = head * TAIL_BLOCK * d..(head * TAIL_BLOCK + tokens) * d;
-            Segment { keys: &keys[rows.clone()], values: &values[rows] }
+            Segment {
+                keys: &keys[rows.clone()],
+                values: &values[rows],
+            }
         }));
         segments
     }
@@ -167,7 +186,11 @@ impl<T: Element> RaggedCache<T> {
 
     /// Bytes of the tail's blocks.
     pub fn tail_bytes(&self) -> usize {
-        self.tail.blocks.iter().map(|block| size_of_val::<[T]>(block)).sum()
+        self.tail
+            .blocks
+            .iter()
+            .map(|block| size_of_val::<[T]>(block))
+            .sum()
     }
 }
 
@@ -178,7 +201,8 @@ mod tests {
 
     /// A key whose value tells its head and position.
     fn prompt(shape: KvShape) -> (Vec<f32>, Vec<f32>) {
-        let rows = (0..shape.kv_heads).flat_map(|h| (0..shape.tokens).map(move |t| (h * 1000 + t) as f32));
+        let rows =
+            (0..shape.kv_heads).flat_map(|h| (0..shape.tokens).map(move |t| (h * 1000 + t) as f32));
         let keys: Vec<f32> = rows.flat_map(|x| vec![x; shape.head_dim]).collect();
         let values = keys.iter().map(|x| -x).collect();
         (keys, values)
@@ -187,7 +211,11 @@ mod tests {
     fn held(cache: &RaggedCache<f32>, stored: usize) -> Vec<(f32, f32)> {
         let d = cache.head_dim;
         let rows = |s: &Segment<f32>| {
-            s.keys.chunks(d).zip(s.values.chunks(d)).map(|(k, v)| (k[0], v[0])).collect::<Vec<_>>()
+            s.keys
+                .chunks(d)
+                .zip(s.values.chunks(d))
+                .map(|(k, v)| (k[0], v[0]))
+                .collect::<Vec<_>>()
         };
         cache.segments(stored).iter().flat_map(rows).collect()
     }
@@ -224,7 +252,11 @@ mod tests {
 
     #[test]
     fn keep_all_is_the_prompt() {
-        let shape = KvShape { kv_heads: 2, tokens: 5, head_dim: 3 };
+        let shape = KvShape {
+            kv_heads: 2,
+            tokens: 5,
+            head_dim: 3,
+        };
         let (k, v) = prompt(shape);
         let cache = RaggedCache::keep_all(&k, &v, shape);
         assert_eq!(held(&cache, 1)[4], (1004.0, -1004.0));

@@ -189,7 +189,10 @@ impl Compression {
         }
         if self.sinks > self.capacity - self.window {
             let room = self.capacity - self.window;
-            return fail(format!("sinks {} do not fit; capacity leaves {room}", self.sinks));
+            return fail(format!(
+                "sinks {} do not fit; capacity leaves {room}",
+                self.sinks
+            ));
         }
         Ok(())
     }
@@ -226,7 +229,10 @@ mod tests {
     #[test]
     fn contradictions_are_named() {
         let cases = [
-            ("capacity = 8", "capacity 8 is not larger than the window of 8"),
+            (
+                "capacity = 8",
+                "capacity 8 is not larger than the window of 8",
+            ),
             ("beta = 0.5", "beta 0.5 is below 1"),
             ("beta = nan", "beta NaN is below 1"),
             ("kernel = 4", "kernel 4 is even"),
@@ -247,7 +253,13 @@ mod tests {
     fn default_score_file_follows_the_model_name() {
         let c = Compression::default();
         let path = |model: &str| c.default_scores(Path::new("head_scores"), Path::new(model));
-        assert_eq!(path("models/Tiny/"), Path::new("head_scores/tiny_retrieval.json"));
-        assert_eq!(path("a/SmolLM2-Q4_1.gguf"), Path::new("head_scores/smollm2-q4_1_retrieval.json"));
+        assert_eq!(
+            path("models/Tiny/"),
+            Path::new("head_scores/tiny_retrieval.json")
+        );
+        assert_eq!(
+            path("a/SmolLM2-Q4_1.gguf"),
+            Path::new("head_scores/smollm2-q4_1_retrieval.json")
+        );
     }
 }

@@ -37,9 +37,15 @@ impl HeadScores {
             )));
         }
         if values.iter().all(|&s| s == 0.0) {
-            return Err(Error::Config("all head scores are zero; nothing can be ranked".into()));
+            return Err(Error::Config(
+                "all head scores are zero; nothing can be ranked".into(),
+            ));
         }
-        Ok(Self { layers, heads, values })
+        Ok(Self {
+            layers,
+            heads,
+            values,
+        })
     }
 
     /// Reads a score file.
@@ -62,12 +68,14 @@ impl HeadScores {
         let first = text.lines().next().unwrap_or_default();
         let map: Map<String, Value> = serde_json::from_str(first)
             .or_else(|_| serde_json::from_str(text))
-            .map_err(|e| format!("not a score file ({e}); expected {{\"layer-head\": [scores]}}"))?;
+            .map_err(|e| {
+                format!("not a score file ({e}); expected {{\"layer-head\": [scores]}}")
+            })?;
         let mut cells = Vec::with_capacity(map.len());
         for (name, list) in &map {
-            let head = name.split_once('-').and_then(|(l, h)| {
-                Some((l.parse::<usize>().ok()?, h.parse::<usize>().ok()?))
-            });
+            let head = name
+                .split_once('-')
+                .and_then(|(l, h)| Some((l.parse::<usize>().ok()?, h.parse::<usize>().ok()?)));
             let (layer, head) = head.ok_or_else(|| format!("key `{name}` is not `layer-head`"))?;
             cells.push((layer, head, mean(name, list)?));
         }
@@ -127,7 +135,9 @@ fn mean(name: &str, list: &Value) -> Result<f64, String> {
     let scores = scores.ok_or_else(|| format!("head {name} has no list of scores"))?;
     let mut sum = 0.0;
     for score in scores {
-        sum += score.as_f64().ok_or_else(|| format!("head {name}: {score} is not a finite number"))?;
+        sum += score
+            .as_f64()
+            .ok_or_else(|| format!("head {name}: {score} is not a finite number"))?;
     }
     Ok(sum / scores.len() as f64)
 }
@@ -138,7 +148,8 @@ mod tests {
 
     #[test]
     fn reads_means_in_layer_head_order() {
-        let s = HeadScores::parse(r#"{"1-0": [1, 3], "0-1": [0.5], "0-0": [0], "1-1": [0.5]}"#).unwrap();
+        let s = HeadScores::parse(r#"{"1-0": [1, 3], "0-1": [0.5], "0-0": [0], "1-1": [0.5]}"#)
+            .unwrap();
         assert_eq!((s.layers(), s.heads()), (2, 2));
         assert_eq!(s.values(), [0.0, 0.5, 2.0, 0.5]);
         assert_eq!(s.grouped(2, Reduce::Mean).values(), [0.25, 1.25]);
@@ -156,9 +167,15 @@ mod tests {
             (r#"{"0-0": [1], "0-1": [NaN]}"#, "not a score file"),
             (r#"{"0-0": [1], "0-1": [1e999]}"#, "not a score file"),
             (r#"{"0-0": [1], "0-1": ["x"]}"#, "head 0-1"),
-            (r#"{"0-0": [1], "0-1": [-1]}"#, "the score of head 0-1 is -1"),
+            (
+                r#"{"0-0": [1], "0-1": [-1]}"#,
+                "the score of head 0-1 is -1",
+            ),
             (r#"{"0-0": [1], "0-1": []}"#, "head 0-1 has no list"),
-            (r#"{"0-0": [1], "1-1": [1]}"#, "not a full table of 2 layers x 2 heads"),
+            (
+                r#"{"0-0": [1], "1-1": [1]}"#,
+                "not a full table of 2 layers x 2 heads",
+            ),
             (r#"{"zero": [1]}"#, "key `zero`"),
             (r#"{"0-0": [1"#, "not a score file"),
             ("{}", "0 head scores"),

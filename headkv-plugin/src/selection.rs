@@ -55,16 +55,25 @@ impl Scores {
                 }
             }));
         }
-        Self { candidates: self.candidates, values }
+        Self {
+            candidates: self.candidates,
+            values,
+        }
     }
 
     /// Pools each row over `kernel` neighbouring positions (SnapKV, arXiv 2404.14469, section 4.2).
     pub fn pooled(self, kernel: usize, pooling: Pooling) -> Self {
-        let values = self.values.chunks(self.candidates).flat_map(|row| match pooling {
-            Pooling::Max => max_pool(row, kernel),
-            Pooling::Average => average_pool(row, kernel),
-        });
-        Self { candidates: self.candidates, values: values.collect() }
+        let values = self
+            .values
+            .chunks(self.candidates)
+            .flat_map(|row| match pooling {
+                Pooling::Max => max_pool(row, kernel),
+                Pooling::Average => average_pool(row, kernel),
+            });
+        Self {
+            candidates: self.candidates,
+            values: values.collect(),
+        }
     }
 }
 
@@ -95,7 +104,9 @@ fn average_pool(row: &[f32], kernel: usize) -> Vec<f32> {
 
 /// Turns the scores of the window's attention, one row per query head, into the ranking of the stored heads.
 pub fn rank(window_scores: Scores, group: usize, config: &Compression) -> Scores {
-    window_scores.reduced(group, config.reduce).pooled(config.kernel, config.pooling)
+    window_scores
+        .reduced(group, config.reduce)
+        .pooled(config.kernel, config.pooling)
 }
 
 /// The candidates that each of `heads` stored heads keeps, in ascending order.
@@ -128,7 +139,11 @@ pub fn select<E>(
 
 /// The `count` best positions of a row in ascending order; of equal scores the earlier position is better.
 pub fn best(row: &[f32], count: usize) -> Vec<u32> {
-    let mut order: Vec<u64> = row.iter().enumerate().map(|(at, &s)| rank_key(s, at)).collect();
+    let mut order: Vec<u64> = row
+        .iter()
+        .enumerate()
+        .map(|(at, &s)| rank_key(s, at))
+        .collect();
     if count < order.len() {
         if count > 0 {
             order.select_nth_unstable(count - 1);
@@ -144,7 +159,11 @@ pub fn best(row: &[f32], count: usize) -> Vec<u32> {
 fn rank_key(score: f32, at: usize) -> u64 {
     let bits = score.to_bits();
     // IEEE numbers order as integers once negative ones are flipped.
-    let ascending = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    let ascending = if bits >> 31 == 1 {
+        !bits
+    } else {
+        bits | 1 << 31
+    };
     (u64::from(!ascending) << 32) | at as u64
 }
 
@@ -160,7 +179,11 @@ fn share(scores: &Scores, mean: usize, floor: f64) -> Vec<usize> {
         let row = scores.row(h);
         let kept: f32 = best(row, mean).iter().map(|&at| row[at as usize]).sum();
         let concentration = kept / row.iter().sum::<f32>();
-        keys.extend(row.iter().enumerate().map(|(at, s)| rank_key(s * concentration, h * candidates + at)));
+        keys.extend(
+            row.iter()
+                .enumerate()
+                .map(|(at, s)| rank_key(s * concentration, h * candidates + at)),
+        );
     }
     keys.select_nth_unstable(heads * mean - 1);
     let mut won = vec![0usize; heads];
@@ -168,6 +191,8 @@ fn share(scores: &Scores, mean: usize, floor: f64) -> Vec<usize> {
         won[*key as u32 as usize / candidates] += 1;
     }
     let sure = (mean as f64 * floor) as usize;
-    let mix = |won: usize| ((won as f64 * (1.0 - floor) + sure as f64).round_ties_even() as usize).min(candidates);
+    let mix = |won: usize| {
+        ((won as f64 * (1.0 - floor) + sure as f64).round_ties_even() as usize).min(candidates)
+    };
     won.into_iter().map(mix).collect()
 }

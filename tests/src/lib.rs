@@ -19,7 +19,9 @@ pub fn goldens() -> Option<PathBuf> {
 
 /// Public data for tests and trials, or a visible note that the test is skipped.
 pub fn upstream_data(name: &str) -> Option<PathBuf> {
-    external("HEADKV_DATA", "../shared/upstream-data").map(|dir| dir.join(name)).filter(|path| path.exists())
+    external("HEADKV_DATA", "../shared/upstream-data")
+        .map(|dir| dir.join(name))
+        .filter(|path| path.exists())
 }
 
 fn external(variable: &str, default: &str) -> Option<PathBuf> {
@@ -27,6 +29,9 @@ fn external(variable: &str, default: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    eprintln!("SKIPPED: {} is not there (set {variable} to run this test)", path.display());
+    eprintln!(
+        "SKIPPED: {} is not there (set {variable} to run this test)",
+        path.display()
+    );
     None
 }

@@ -15,22 +15,33 @@ fn json(path: &Path) -> Value {
 }
 
 fn number(case: &Value, key: &str) -> f64 {
-    case[key].as_f64().unwrap_or_else(|| panic!("{key} in {case:.100}"))
+    case[key]
+        .as_f64()
+        .unwrap_or_else(|| panic!("{key} in {case:.100}"))
 }
 
 fn scores(model: &str, choice: &str) -> Option<HeadScores> {
-    let kind = if choice == "reason" { "retrieval_reasoning" } else { "retrieval" };
+    let kind = if choice == "reason" {
+        "retrieval_reasoning"
+    } else {
+        "retrieval"
+    };
     let file = headkv_tests::upstream_data(&format!("head_score/{model}_{kind}_heads.json"))?;
     Some(HeadScores::read(&file).unwrap())
 }
 
 #[test]
 fn capacities_equal_the_originals() {
-    let Some(goldens) = headkv_tests::goldens() else { return };
+    let Some(goldens) = headkv_tests::goldens() else {
+        return;
+    };
     let cases = json(&goldens.join("capacities.json"));
     let mut compared = 0;
     for case in cases.as_array().unwrap() {
-        let Some(scores) = scores(case["model"].as_str().unwrap(), case["choice"].as_str().unwrap()) else {
+        let Some(scores) = scores(
+            case["model"].as_str().unwrap(),
+            case["choice"].as_str().unwrap(),
+        ) else {
             eprintln!("SKIPPED: no head scores of {} here", case["model"]);
             continue;
         };
@@ -42,8 +53,12 @@ fn capacities_equal_the_originals() {
             redistribute: false,
             ..Compression::default()
         };
-        let expected: Vec<usize> =
-            case["head_capacity"].as_array().unwrap().iter().map(|c| c.as_u64().unwrap() as usize).collect();
+        let expected: Vec<usize> = case["head_capacity"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| c.as_u64().unwrap() as usize)
+            .collect();
         assert_eq!(head_capacities(&config, &scores), expected, "{config:?}");
         compared += 1;
     }
@@ -52,7 +67,10 @@ fn capacities_equal_the_originals() {
 
 /// Kept positions and, to judge ties, the ranking they came from.
 fn kept(run: &Value, case: &Value, q: &[f32], k: &[f32]) -> Option<(Vec<Vec<u32>>, Scores)> {
-    let (heads, tokens) = (number(case, "heads") as usize, number(case, "tokens") as usize);
+    let (heads, tokens) = (
+        number(case, "heads") as usize,
+        number(case, "tokens") as usize,
+    );
     let head_dim = number(case, "head_dim") as usize;
     let field = |key: &str, default: f64| run[key].as_f64().unwrap_or(default);
     let method = run["method"].as_str().unwrap();
@@ -61,7 +79,11 @@ fn kept(run: &Value, case: &Value, q: &[f32], k: &[f32]) -> Option<(Vec<Vec<u32>
         capacity: number(run, "capacity") as usize,
         window: number(run, "window") as usize,
         kernel: number(run, "kernel") as usize,
-        pooling: if run["pooling"] == "avgpool" { Pooling::Average } else { Pooling::Max },
+        pooling: if run["pooling"] == "avgpool" {
+            Pooling::Average
+        } else {
+            Pooling::Max
+        },
         beta: field("beta", 1.2),
         temp: field("temp", 1.0),
         floor: field("floor", 0.2),
@@ -71,11 +93,19 @@ fn kept(run: &Value, case: &Value, q: &[f32], k: &[f32]) -> Option<(Vec<Vec<u32>
         ..Compression::default()
     };
     let scores = match method {
-        "headkv" => Some(scores("Meta-Llama-3-8B-Instruct", run["choice"].as_str().unwrap())?),
+        "headkv" => Some(scores(
+            "Meta-Llama-3-8B-Instruct",
+            run["choice"].as_str().unwrap(),
+        )?),
         _ => None,
     };
     let layers = field("layers", 1.0) as usize;
-    let model = ModelShape { layers, heads, kv_heads: heads, head_dim };
+    let model = ModelShape {
+        layers,
+        heads,
+        kv_heads: heads,
+        head_dim,
+    };
     let compressor = Compressor::new(&config, model, scores.as_ref()).unwrap();
     let shape = WindowShape {
         heads,
@@ -87,21 +117,33 @@ fn kept(run: &Value, case: &Value, q: &[f32], k: &[f32]) -> Option<(Vec<Vec<u32>
         softcap: None,
     };
     let candidates = tokens - config.window;
-    let ranking = selection::rank(Scores::new(candidates, window_scores(q, k, &shape)), 1, &config);
+    let ranking = selection::rank(
+        Scores::new(candidates, window_scores(q, k, &shape)),
+        1,
+        &config,
+    );
     let budget = compressor.budget(field("layer", 0.0) as usize, tokens);
-    let Ok(mut kept) = selection::select(&budget, heads, candidates, || Ok::<_, Infallible>(ranking.clone()));
-    kept.iter_mut().for_each(|head| head.extend(candidates as u32..tokens as u32));
+    let Ok(mut kept) = selection::select(&budget, heads, candidates, || {
+        Ok::<_, Infallible>(ranking.clone())
+    });
+    kept.iter_mut()
+        .for_each(|head| head.extend(candidates as u32..tokens as u32));
     Some((kept, ranking))
 }
 
 #[test]
 fn selections_equal_the_originals() {
-    let Some(goldens) = headkv_tests::goldens() else { return };
+    let Some(goldens) = headkv_tests::goldens() else {
+        return;
+    };
     let bytes = fs::read(goldens.join("selection.safetensors")).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let floats = |name: String| -> Vec<f32> {
         let data = tensors.tensor(&name).unwrap();
-        data.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+        data.data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect()
     };
     let (mut runs, mut heads, mut tied) = (0, 0, 0);
     for case in json(&goldens.join("selection.json")).as_array().unwrap() {
@@ -114,18 +156,36 @@ fn selections_equal_the_originals() {
             };
             let theirs = run["kept"].as_array().unwrap();
             assert_eq!(ours.len(), theirs.len());
-            let about = format!("{name} {} capacity {} layer {}", run["method"], run["capacity"], run["layer"]);
+            let about = format!(
+                "{name} {} capacity {} layer {}",
+                run["method"], run["capacity"], run["layer"]
+            );
             for (head, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
                 let ours: BTreeSet<u32> = ours.iter().copied().collect();
-                let theirs: BTreeSet<u32> =
-                    theirs.as_array().unwrap().iter().map(|p| p.as_u64().unwrap() as u32).collect();
-                assert_eq!(ours.len(), theirs.len(), "{about} head {head}: number of tokens");
+                let theirs: BTreeSet<u32> = theirs
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|p| p.as_u64().unwrap() as u32)
+                    .collect();
+                assert_eq!(
+                    ours.len(),
+                    theirs.len(),
+                    "{about} head {head}: number of tokens"
+                );
                 // Positions that differ must stand at the cut: the lowest score that is kept.
                 let score = |at: &u32| ranking.row(head)[*at as usize];
-                let cut = ours.iter().filter(|&&at| (at as usize) < ranking.candidates()).map(score).fold(f32::MAX, f32::min);
+                let cut = ours
+                    .iter()
+                    .filter(|&&at| (at as usize) < ranking.candidates())
+                    .map(score)
+                    .fold(f32::MAX, f32::min);
                 for at in ours.symmetric_difference(&theirs) {
                     let difference = (score(at) - cut).abs();
-                    assert!(difference <= 1e-5, "{about} head {head}: position {at} is {difference} from the cut");
+                    assert!(
+                        difference <= 1e-5,
+                        "{about} head {head}: position {at} is {difference} from the cut"
+                    );
                     tied += 1;
                 }
                 heads += 1;

@@ -36,26 +36,53 @@ pub fn decode_attention<T: Element>(
         q
     };
     let queries: Vec<Vec<f32>> = units.iter().map(scaled).collect();
-    let mut states: Vec<State> = queries.iter().map(|q| State::empty(q.len() / head_dim, head_dim)).collect();
-    let work = |unit: &DecodeUnit<'_, T>| unit.segments.iter().map(|s| s.keys.len() / head_dim).sum::<usize>();
-    let work: usize = units.iter().zip(&states).map(|(unit, state)| work(unit) * state.sum.len()).sum();
+    let mut states: Vec<State> = queries
+        .iter()
+        .map(|q| State::empty(q.len() / head_dim, head_dim))
+        .collect();
+    let work = |unit: &DecodeUnit<'_, T>| {
+        unit.segments
+            .iter()
+            .map(|s| s.keys.len() / head_dim)
+            .sum::<usize>()
+    };
+    let work: usize = units
+        .iter()
+        .zip(&states)
+        .map(|(unit, state)| work(unit) * state.sum.len())
+        .sum();
 
     if work < PARALLEL {
         for ((unit, q), state) in units.iter().zip(&queries).zip(&mut states) {
             for segment in &unit.segments {
-                arch.dispatch(Piece { q, segment: *segment, softcap, state });
+                arch.dispatch(Piece {
+                    q,
+                    segment: *segment,
+                    softcap,
+                    state,
+                });
             }
         }
     } else {
         let pieces: Vec<(usize, Segment<'_, T>)> = units
             .iter()
             .enumerate()
-            .flat_map(|(i, unit)| unit.segments.iter().flat_map(|s| s.split(PIECE * head_dim)).map(move |s| (i, s)))
+            .flat_map(|(i, unit)| {
+                unit.segments
+                    .iter()
+                    .flat_map(|s| s.split(PIECE * head_dim))
+                    .map(move |s| (i, s))
+            })
             .collect();
         let partial = |&(unit, segment): &(usize, Segment<'_, T>)| {
             let q: &[f32] = &queries[unit];
             let mut state = State::empty(q.len() / head_dim, head_dim);
-            arch.dispatch(Piece { q, segment, softcap, state: &mut state });
+            arch.dispatch(Piece {
+                q,
+                segment,
+                softcap,
+                state: &mut state,
+            });
             state
         };
         let partials: Vec<State> = pieces.par_iter().map(partial).collect();
@@ -66,7 +93,9 @@ pub fn decode_attention<T: Element>(
     for (unit, state) in units.iter_mut().zip(&states) {
         for (row, out) in unit.out.chunks_mut(head_dim).enumerate() {
             let (factor, output) = state.finish(row);
-            out.iter_mut().zip(output).for_each(|(to, x)| *to = T::narrow(x * factor));
+            out.iter_mut()
+                .zip(output)
+                .for_each(|(to, x)| *to = T::narrow(x * factor));
         }
     }
 }
@@ -84,7 +113,12 @@ impl<T: Element> WithSimd for Piece<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { q, segment, softcap, state } = self;
+        let Self {
+            q,
+            segment,
+            softcap,
+            state,
+        } = self;
         let d = q.len() / state.sum.len();
         let (mut key_buffer, mut value_buffer, mut logits) = (Vec::new(), Vec::new(), [0.0; KEYS]);
         for part in segment.split(KEYS * d) {
@@ -117,16 +151,47 @@ mod tests {
     use half::{bf16, f16};
     use proptest::prelude::*;
 
-    fn run<T: Element>(q: &[T], keys: &[T], values: &[T], cuts: &[usize], d: usize, softcap: Option<f32>) -> Vec<T> {
+    fn run<T: Element>(
+        q: &[T],
+        keys: &[T],
+        values: &[T],
+        cuts: &[usize],
+        d: usize,
+        softcap: Option<f32>,
+    ) -> Vec<T> {
         let mut out = vec![T::narrow(7.0); q.len()];
         let bounds = cuts.windows(2).map(|w| w[0] * d..w[1] * d);
-        let segments = bounds.map(|r| Segment { keys: &keys[r.clone()], values: &values[r] }).collect();
-        decode_attention(&mut [DecodeUnit { q, segments, out: &mut out }], d, 0.3, softcap);
+        let segments = bounds
+            .map(|r| Segment {
+                keys: &keys[r.clone()],
+                values: &values[r],
+            })
+            .collect();
+        decode_attention(
+            &mut [DecodeUnit {
+                q,
+                segments,
+                out: &mut out,
+            }],
+            d,
+            0.3,
+            softcap,
+        );
         out
     }
 
-    fn matches<T: Element>(rows: usize, tokens: usize, d: usize, softcap: Option<f32>, tolerance: f32) {
-        let (q, k, v) = (random::<T>(rows * d, 1), random::<T>(tokens * d, 2), random::<T>(tokens * d, 3));
+    fn matches<T: Element>(
+        rows: usize,
+        tokens: usize,
+        d: usize,
+        softcap: Option<f32>,
+        tolerance: f32,
+    ) {
+        let (q, k, v) = (
+            random::<T>(rows * d, 1),
+            random::<T>(tokens * d, 2),
+            random::<T>(tokens * d, 3),
+        );
         let out = run(&q, &k, &v, &[0, tokens], d, softcap);
         close(&out, &attention(&q, &k, &v, d, 0.3, softcap), tolerance);
     }

@@ -6,12 +6,26 @@ use rand::{Rng, SeedableRng};
 /// Elements uniform in -1..1.
 pub fn random<T: Element>(count: usize, seed: u64) -> Vec<T> {
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-    (0..count).map(|_| T::narrow(rng.random_range(-1.0..1.0))).collect()
+    (0..count)
+        .map(|_| T::narrow(rng.random_range(-1.0..1.0)))
+        .collect()
 }
 
 /// Attention of every row of `q` to all keys, `(rows, d)`.
-pub fn attention<T: Element>(q: &[T], k: &[T], v: &[T], d: usize, scale: f32, softcap: Option<f32>) -> Vec<f32> {
-    let wide = |x: &[T]| -> Vec<f64> { T::widen(x, &mut Vec::new()).iter().map(|x| f64::from(*x)).collect() };
+pub fn attention<T: Element>(
+    q: &[T],
+    k: &[T],
+    v: &[T],
+    d: usize,
+    scale: f32,
+    softcap: Option<f32>,
+) -> Vec<f32> {
+    let wide = |x: &[T]| -> Vec<f64> {
+        T::widen(x, &mut Vec::new())
+            .iter()
+            .map(|x| f64::from(*x))
+            .collect()
+    };
     let (q, k, v) = (wide(q), wide(k), wide(v));
     let row = |q: &[f64]| {
         let logit = |k: &[f64]| {
@@ -20,7 +34,13 @@ pub fn attention<T: Element>(q: &[T], k: &[T], v: &[T], d: usize, scale: f32, so
         };
         let weights: Vec<f64> = k.chunks(d).map(|k| logit(k).exp()).collect();
         let sum: f64 = weights.iter().sum();
-        let column = |i: usize| weights.iter().zip(v.chunks(d)).map(|(w, v)| w * v[i]).sum::<f64>();
+        let column = |i: usize| {
+            weights
+                .iter()
+                .zip(v.chunks(d))
+                .map(|(w, v)| w * v[i])
+                .sum::<f64>()
+        };
         (0..d).map(|i| (column(i) / sum) as f32).collect::<Vec<_>>()
     };
     q.chunks(d).flat_map(row).collect()
@@ -29,7 +49,14 @@ pub fn attention<T: Element>(q: &[T], k: &[T], v: &[T], d: usize, scale: f32, so
 /// Panics where two results differ by more than the tolerance.
 pub fn close<T: Element>(ours: &[T], exact: &[f32], tolerance: f32) {
     assert_eq!(ours.len(), exact.len());
-    for (i, (a, b)) in T::widen(ours, &mut Vec::new()).iter().zip(exact).enumerate() {
-        assert!((a - b).abs() <= tolerance, "element {i}: {a} instead of {b}");
+    for (i, (a, b)) in T::widen(ours, &mut Vec::new())
+        .iter()
+        .zip(exact)
+        .enumerate()
+    {
+        assert!(
+            (a - b).abs() <= tolerance,
+            "element {i}: {a} instead of {b}"
+        );
     }
 }

@@ -22,15 +22,33 @@ pub fn multiply<S: Simd>(
         let b = &b[column..];
         let mut row = 0;
         while row + 6 <= rows {
-            block::<S, 6>(simd, (&a[row * lda..], lda), (b, ldb), (&mut c[row * ldc + column..], ldc), depth);
+            block::<S, 6>(
+                simd,
+                (&a[row * lda..], lda),
+                (b, ldb),
+                (&mut c[row * ldc + column..], ldc),
+                depth,
+            );
             row += 6;
         }
         if row + 4 <= rows {
-            block::<S, 4>(simd, (&a[row * lda..], lda), (b, ldb), (&mut c[row * ldc + column..], ldc), depth);
+            block::<S, 4>(
+                simd,
+                (&a[row * lda..], lda),
+                (b, ldb),
+                (&mut c[row * ldc + column..], ldc),
+                depth,
+            );
             row += 4;
         }
         while row < rows {
-            block::<S, 1>(simd, (&a[row * lda..], lda), (b, ldb), (&mut c[row * ldc + column..], ldc), depth);
+            block::<S, 1>(
+                simd,
+                (&a[row * lda..], lda),
+                (b, ldb),
+                (&mut c[row * ldc + column..], ldc),
+                depth,
+            );
             row += 1;
         }
     }
@@ -61,7 +79,9 @@ fn block<S: Simd, const ROWS: usize>(
         }
     }
     for (row, sums) in sums.iter().enumerate() {
-        S::as_mut_simd_f32s(&mut c[row * ldc..][..COLUMNS * lanes]).0.copy_from_slice(sums);
+        S::as_mut_simd_f32s(&mut c[row * ldc..][..COLUMNS * lanes])
+            .0
+            .copy_from_slice(sums);
     }
 }
 
@@ -96,8 +116,12 @@ pub fn scale_add<S: Simd>(simd: S, to: &mut [f32], factor: f32, from: &[f32], we
 #[inline(always)]
 pub fn largest<S: Simd>(simd: S, row: &[f32]) -> f32 {
     let (vectors, rest) = S::as_simd_f32s(row);
-    let most = vectors.iter().fold(simd.splat_f32s(f32::MIN), |most, x| simd.max_f32s(most, *x));
-    rest.iter().copied().fold(simd.reduce_max_f32s(most), f32::max)
+    let most = vectors
+        .iter()
+        .fold(simd.splat_f32s(f32::MIN), |most, x| simd.max_f32s(most, *x));
+    rest.iter()
+        .copied()
+        .fold(simd.reduce_max_f32s(most), f32::max)
 }
 
 /// Replaces each `x` of a row by `exp(x - most)` and returns their sum.
@@ -133,10 +157,19 @@ fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let f = simd.mul_add_e_f32s(n, constant(-0.693_359_4), x);
     let f = simd.mul_add_e_f32s(n, constant(2.121_944_4e-4), f);
     let mut p = constant(1.987_569_1e-4);
-    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1] {
+    for c in [
+        1.398_199_9e-3,
+        8.333_452e-3,
+        4.166_579_6e-2,
+        1.666_666_5e-1,
+        5e-1,
+    ] {
         p = simd.mul_add_e_f32s(p, f, constant(c));
     }
-    let p = simd.add_f32s(simd.mul_add_e_f32s(p, simd.mul_f32s(f, f), f), constant(1.0));
+    let p = simd.add_f32s(
+        simd.mul_add_e_f32s(p, simd.mul_f32s(f, f), f),
+        constant(1.0),
+    );
     let exponent = simd.add_u32s(simd.transmute_u32s_f32s(shifted), simd.splat_u32s(127));
     let power = simd.wrapping_dyn_shl_u32s(exponent, simd.splat_u32s(23));
     simd.mul_f32s(p, simd.transmute_f32s_u32s(power))
@@ -169,10 +202,17 @@ mod tests {
         for scalar in [false, true] {
             let mut ys = xs.clone();
             let job = Exponentials(&mut ys);
-            if scalar { job.with_simd(pulp::Scalar::new()) } else { Arch::new().dispatch(job) };
+            if scalar {
+                job.with_simd(pulp::Scalar::new())
+            } else {
+                Arch::new().dispatch(job)
+            };
             for (x, y) in xs.iter().zip(&ys) {
                 let exact = f64::from(*x).exp();
-                assert!((f64::from(*y) / exact - 1.0).abs() < 2e-7, "exp({x}) = {y}, not {exact}");
+                assert!(
+                    (f64::from(*y) / exact - 1.0).abs() < 2e-7,
+                    "exp({x}) = {y}, not {exact}"
+                );
             }
         }
     }

@@ -15,7 +15,11 @@ pub struct State {
 impl State {
     /// Attention over no keys.
     pub fn empty(rows: usize, head_dim: usize) -> Self {
-        Self { largest: vec![f32::MIN; rows], sum: vec![0.0; rows], output: vec![0.0; rows * head_dim] }
+        Self {
+            largest: vec![f32::MIN; rows],
+            sum: vec![0.0; rows],
+            output: vec![0.0; rows * head_dim],
+        }
     }
 
     /// Attention over the keys of both.
@@ -23,7 +27,10 @@ impl State {
         let width = self.output.len() / self.sum.len();
         for row in 0..self.sum.len() {
             let most = self.largest[row].max(other.largest[row]);
-            let (ours, theirs) = ((self.largest[row] - most).exp(), (other.largest[row] - most).exp());
+            let (ours, theirs) = (
+                (self.largest[row] - most).exp(),
+                (other.largest[row] - most).exp(),
+            );
             self.largest[row] = most;
             self.sum[row] = self.sum[row] * ours + other.sum[row] * theirs;
             let at = row * width..(row + 1) * width;
@@ -36,7 +43,11 @@ impl State {
     /// Row `row` of the attention's output, as factor and unscaled row; zero over no keys.
     pub fn finish(&self, row: usize) -> (f32, &[f32]) {
         let width = self.output.len() / self.sum.len();
-        let factor = if self.sum[row] > 0.0 { 1.0 / self.sum[row] } else { 0.0 };
+        let factor = if self.sum[row] > 0.0 {
+            1.0 / self.sum[row]
+        } else {
+            0.0
+        };
         (factor, &self.output[row * width..][..width])
     }
 }

@@ -32,10 +32,18 @@ pub fn window_scores<T: Element>(q: &[T], k: &[T], shape: &WindowShape) -> Vec<f
     let candidates = shape.tokens - shape.window;
     let mut scores = vec![0.0; shape.heads * candidates];
     let arch = Arch::new();
-    scores.par_chunks_mut(candidates).enumerate().for_each(|(head, scores)| {
-        let (q, k) = (&q[head * size..][..size], &k[head / group * size..][..size]);
-        arch.dispatch(Head { q, k, shape, scores });
-    });
+    scores
+        .par_chunks_mut(candidates)
+        .enumerate()
+        .for_each(|(head, scores)| {
+            let (q, k) = (&q[head * size..][..size], &k[head / group * size..][..size]);
+            arch.dispatch(Head {
+                q,
+                k,
+                shape,
+                scores,
+            });
+        });
     scores
 }
 
@@ -53,11 +61,19 @@ impl<T: Element> WithSimd for Head<'_, T> {
     fn with_simd<S: Simd>(self, simd: S) {
         /// Tokens converted at once.
         const KEYS: usize = 64;
-        let Self { q, k, shape, scores } = self;
+        let Self {
+            q,
+            k,
+            shape,
+            scores,
+        } = self;
         let (d, tokens, window) = (shape.head_dim, shape.tokens, shape.window);
         let first = tokens - window;
         let mut buffer = Vec::new();
-        let q: Vec<f32> = T::widen(&q[first * d..], &mut buffer).iter().map(|x| x * shape.scale).collect();
+        let q: Vec<f32> = T::widen(&q[first * d..], &mut buffer)
+            .iter()
+            .map(|x| x * shape.scale)
+            .collect();
 
         let mut logits = vec![0.0; window * tokens];
         for (block, keys) in k.chunks(KEYS * d).enumerate() {
@@ -85,7 +101,12 @@ mod tests {
     use half::bf16;
 
     fn reference<T: Element>(q: &[T], k: &[T], s: &WindowShape) -> Vec<f32> {
-        let wide = |x: &[T]| -> Vec<f64> { T::widen(x, &mut Vec::new()).iter().map(|x| f64::from(*x)).collect() };
+        let wide = |x: &[T]| -> Vec<f64> {
+            T::widen(x, &mut Vec::new())
+                .iter()
+                .map(|x| f64::from(*x))
+                .collect()
+        };
         let (q, k, d) = (wide(q), wide(k), s.head_dim);
         let candidates = s.tokens - s.window;
         let mut scores = vec![0.0; s.heads * candidates];
@@ -93,9 +114,13 @@ mod tests {
             let kv = head / (s.heads / s.kv_heads);
             for t in candidates..s.tokens {
                 let logit = |j: usize| {
-                    let (q, k) = (&q[(head * s.tokens + t) * d..][..d], &k[(kv * s.tokens + j) * d..][..d]);
+                    let (q, k) = (
+                        &q[(head * s.tokens + t) * d..][..d],
+                        &k[(kv * s.tokens + j) * d..][..d],
+                    );
                     let x = q.iter().zip(k).map(|(a, b)| a * b).sum::<f64>() * f64::from(s.scale);
-                    s.softcap.map_or(x, |c| f64::from(c) * (x / f64::from(c)).tanh())
+                    s.softcap
+                        .map_or(x, |c| f64::from(c) * (x / f64::from(c)).tanh())
                 };
                 let weights: Vec<f64> = (0..=t).map(|j| logit(j).exp()).collect();
                 let sum: f64 = weights.iter().sum();
@@ -109,14 +134,31 @@ mod tests {
 
     #[test]
     fn equals_the_definition() {
-        for (heads, kv_heads, tokens, head_dim, window) in
-            [(4, 2, 9, 32, 8), (4, 4, 200, 20, 8), (8, 1, 65, 64, 1), (6, 2, 130, 80, 16)]
-        {
+        for (heads, kv_heads, tokens, head_dim, window) in [
+            (4, 2, 9, 32, 8),
+            (4, 4, 200, 20, 8),
+            (8, 1, 65, 64, 1),
+            (6, 2, 130, 80, 16),
+        ] {
             for softcap in [None, Some(1.5)] {
-                let s = WindowShape { heads, kv_heads, tokens, head_dim, window, scale: 0.4, softcap };
-                let (q, k) = (random::<f32>(heads * tokens * head_dim, 1), random::<f32>(kv_heads * tokens * head_dim, 2));
+                let s = WindowShape {
+                    heads,
+                    kv_heads,
+                    tokens,
+                    head_dim,
+                    window,
+                    scale: 0.4,
+                    softcap,
+                };
+                let (q, k) = (
+                    random::<f32>(heads * tokens * head_dim, 1),
+                    random::<f32>(kv_heads * tokens * head_dim, 2),
+                );
                 close(&window_scores(&q, &k, &s), &reference(&q, &k, &s), 3e-6);
-                let (q, k) = (random::<bf16>(heads * tokens * head_dim, 1), random::<bf16>(kv_heads * tokens * head_dim, 2));
+                let (q, k) = (
+                    random::<bf16>(heads * tokens * head_dim, 1),
+                    random::<bf16>(kv_heads * tokens * head_dim, 2),
+                );
                 close(&window_scores(&q, &k, &s), &reference(&q, &k, &s), 3e-6);
             }
         }

@@ -54,7 +54,11 @@ pub fn attend<T: Stored>(cx: &AttendCx<'_>, states: &[SeqState]) -> Result<Tenso
         read(cx.k, |k: &[T]| {
             read(cx.v, |v: &[T]| {
                 let new = New { q, k, v, tokens };
-                if prompt { new.prompt(cx, states, &mut out) } else { new.decode(cx, states, &mut out) }
+                if prompt {
+                    new.prompt(cx, states, &mut out)
+                } else {
+                    new.decode(cx, states, &mut out)
+                }
             })
         })
     })?;
@@ -103,12 +107,27 @@ impl<T: Stored> New<'_, T> {
             let start = Instant::now();
             let mut state = state.state::<LayerState>()?;
             let size = tokens * model.head_dim;
-            let of_row = |all, heads: usize| -> &[T] { &<&[T]>::from(all)[row * heads * size..][..heads * size] };
-            let (q, k, v) = (of_row(self.q, model.heads), of_row(self.k, model.kv_heads), of_row(self.v, model.kv_heads));
+            let of_row = |all, heads: usize| -> &[T] {
+                &<&[T]>::from(all)[row * heads * size..][..heads * size]
+            };
+            let (q, k, v) = (
+                of_row(self.q, model.heads),
+                of_row(self.k, model.kv_heads),
+                of_row(self.v, model.kv_heads),
+            );
             let cache = compress(&state.compressor, cx, tokens, q, k, v);
-            state.counters.kept_bytes.fetch_add(cache.kept_bytes(), Relaxed);
-            state.counters.attention_nanos.fetch_add(attended.as_nanos() as u64, Relaxed);
-            state.counters.selection_nanos.fetch_add(start.elapsed().as_nanos() as u64, Relaxed);
+            state
+                .counters
+                .kept_bytes
+                .fetch_add(cache.kept_bytes(), Relaxed);
+            state
+                .counters
+                .attention_nanos
+                .fetch_add(attended.as_nanos() as u64, Relaxed);
+            state
+                .counters
+                .selection_nanos
+                .fetch_add(start.elapsed().as_nanos() as u64, Relaxed);
             state.cache = Some(T::wrap(cache));
         }
         Ok(())
@@ -117,19 +136,31 @@ impl<T: Stored> New<'_, T> {
     fn decode(&self, cx: &AttendCx<'_>, states: &[SeqState], out: &mut [T]) -> Result<()> {
         let model = cx.model;
         if self.tokens != 1 {
-            candle_core::bail!("headkv: {} tokens at once after the prompt; send them one by one", self.tokens);
+            candle_core::bail!(
+                "headkv: {} tokens at once after the prompt; send them one by one",
+                self.tokens
+            );
         }
         let size = model.kv_heads * model.head_dim;
-        let mut states = states.iter().map(SeqState::state::<LayerState>).collect::<Result<Vec<_>>>()?;
+        let mut states = states
+            .iter()
+            .map(SeqState::state::<LayerState>)
+            .collect::<Result<Vec<_>>>()?;
         let mut caches = Vec::with_capacity(states.len());
         for (row, state) in states.iter_mut().enumerate() {
-            let LayerState { counters, cache, .. } = state.deref_mut();
+            let LayerState {
+                counters, cache, ..
+            } = state.deref_mut();
             let Some(cache) = cache.as_mut().and_then(T::unwrap) else {
-                candle_core::bail!("headkv: a token came before its prompt, or in another element type");
+                candle_core::bail!(
+                    "headkv: a token came before its prompt, or in another element type"
+                );
             };
             let before = cache.tail_bytes();
             cache.append(&self.k[row * size..][..size], &self.v[row * size..][..size]);
-            counters.tail_bytes.fetch_add(cache.tail_bytes() - before, Relaxed);
+            counters
+                .tail_bytes
+                .fetch_add(cache.tail_bytes() - before, Relaxed);
             caches.push(&*cache);
         }
         let mut queries = self.q;
@@ -140,7 +171,11 @@ impl<T: Stored> New<'_, T> {
             for stored in 0..cache.stored_heads() {
                 let (q, rest) = queries.split_at(rows);
                 let (out, left) = outputs.split_at_mut(rows);
-                units.push(DecodeUnit { q, segments: cache.segments(stored), out });
+                units.push(DecodeUnit {
+                    q,
+                    segments: cache.segments(stored),
+                    out,
+                });
                 (queries, outputs) = (rest, left);
             }
         }
@@ -159,7 +194,11 @@ fn compress<T: Stored>(
     v: &[T],
 ) -> RaggedCache<T> {
     let (model, config) = (compressor.model, &compressor.config);
-    let shape = KvShape { kv_heads: model.kv_heads, tokens, head_dim: model.head_dim };
+    let shape = KvShape {
+        kv_heads: model.kv_heads,
+        tokens,
+        head_dim: model.head_dim,
+    };
     let budget = compressor.budget(cx.layer, tokens);
     if budget == crate::methods::Budget::All {
         return RaggedCache::keep_all(k, v, shape);
@@ -178,7 +217,13 @@ fn compress<T: Stored>(
         };
         let window = Scores::new(candidates, window_scores(q, k, &shape));
         let mut scores = selection::rank(window, model.heads / stored, config);
-        compressor.method.rank(&LayerContext { layer: cx.layer, candidates }, &mut scores);
+        compressor.method.rank(
+            &LayerContext {
+                layer: cx.layer,
+                candidates,
+            },
+            &mut scores,
+        );
         Ok::<_, Infallible>(scores)
     };
     let Ok(mut kept) = selection::select(&budget, stored, candidates, scores);

@@ -125,8 +125,14 @@ impl AttentionHook for HeadKv {
         let Some(compressor) = inner.compressor.clone() else {
             candle_core::bail!("headkv: no model was loaded with this hook");
         };
-        let counters = inner.recent.counters(seq.seq_id, seq.prompt.len(), layer == 0);
-        Ok(Box::new(LayerState { compressor, counters, cache: None }))
+        let counters = inner
+            .recent
+            .counters(seq.seq_id, seq.prompt.len(), layer == 0);
+        Ok(Box::new(LayerState {
+            compressor,
+            counters,
+            cache: None,
+        }))
     }
 
     fn attend(&self, cx: &AttendCx<'_>, states: &[SeqState]) -> Result<Tensor> {

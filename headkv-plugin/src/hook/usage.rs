@@ -53,7 +53,11 @@ impl Recent {
         if self.0.len() == REMEMBERED {
             self.0.pop_front();
         }
-        let counters = Arc::new(Counters { seq_id, prompt_tokens, ..Counters::default() });
+        let counters = Arc::new(Counters {
+            seq_id,
+            prompt_tokens,
+            ..Counters::default()
+        });
         self.0.push_back(counters.clone());
         counters
     }

@@ -10,10 +10,16 @@ struct AdaKv {
 
 impl Method for AdaKv {
     fn budget(&self, _: &LayerContext) -> Budget {
-        Budget::Shared { mean: self.mean, floor: self.floor }
+        Budget::Shared {
+            mean: self.mean,
+            floor: self.floor,
+        }
     }
 }
 
 pub fn build(b: &Build) -> Result<Box<dyn Method>, Error> {
-    Ok(Box::new(AdaKv { mean: b.config.capacity - b.config.window, floor: b.config.floor }))
+    Ok(Box::new(AdaKv {
+        mean: b.config.capacity - b.config.window,
+        floor: b.config.floor,
+    }))
 }

@@ -11,13 +11,22 @@ pub fn apportion(weights: &[f64], total: usize, room: usize) -> Vec<usize> {
     let total = total.min(room.saturating_mul(weights.len()));
     let heaviest = weights.iter().copied().fold(0.0, f64::max);
     let rounded = |weight: f64, divisor: f64| ((weight / divisor).round() as usize).min(room);
-    let spent = |divisor: f64| weights.iter().map(|&w| rounded(w, divisor)).fold(0, usize::saturating_add);
+    let spent = |divisor: f64| {
+        weights
+            .iter()
+            .map(|&w| rounded(w, divisor))
+            .fold(0, usize::saturating_add)
+    };
 
     // Bisect for the smallest divisor that does not overspend: what it gives, the method gives.
     let (mut low, mut high) = (0.0, 4.0 * heaviest);
     for _ in 0..f64::MANTISSA_DIGITS {
         let middle = (low + high) / 2.0;
-        if spent(middle) <= total { high = middle } else { low = middle }
+        if spent(middle) <= total {
+            high = middle
+        } else {
+            low = middle
+        }
     }
     let mut tokens: Vec<usize> = weights.iter().map(|&w| rounded(w, high)).collect();
     let mut left = total - tokens.iter().sum::<usize>();
@@ -53,14 +62,20 @@ struct Claim {
 
 impl Claim {
     fn new(weight: f64, tokens: usize, head: usize) -> Self {
-        Self { quotient: weight / (2.0 * tokens as f64 + 1.0), weight, head }
+        Self {
+            quotient: weight / (2.0 * tokens as f64 + 1.0),
+            weight,
+            head,
+        }
     }
 }
 
 impl Ord for Claim {
     fn cmp(&self, other: &Self) -> Ordering {
         let by_quotient = self.quotient.total_cmp(&other.quotient);
-        by_quotient.then(self.weight.total_cmp(&other.weight)).then(other.head.cmp(&self.head))
+        by_quotient
+            .then(self.weight.total_cmp(&other.weight))
+            .then(other.head.cmp(&self.head))
     }
 }
 
@@ -88,7 +103,9 @@ mod tests {
         let mut tokens = vec![0; weights.len()];
         for _ in 0..total {
             let open = (0..weights.len()).filter(|&h| tokens[h] < room && weights[h] > 0.0);
-            let Some(best) = open.map(|h| Claim::new(weights[h], tokens[h], h)).max() else { break };
+            let Some(best) = open.map(|h| Claim::new(weights[h], tokens[h], h)).max() else {
+                break;
+            };
             tokens[best.head] += 1;
         }
         tokens

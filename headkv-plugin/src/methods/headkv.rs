@@ -35,12 +35,16 @@ impl HeadKv {
     fn capacities(&self, candidates: usize) -> Vec<usize> {
         if !self.redistribute {
             // The original's rounding (half to even); the sum may miss the budget by a few tokens.
-            let kept = |share: &f64| (share * self.pool as f64 + self.floor as f64).round_ties_even();
+            let kept =
+                |share: &f64| (share * self.pool as f64 + self.floor as f64).round_ties_even();
             return self.shares.iter().map(|s| kept(s) as usize).collect();
         }
         let room = candidates.saturating_sub(self.floor);
         let shared = apportion(&self.shares, self.pool, room);
-        shared.into_iter().map(|tokens| tokens + self.floor).collect()
+        shared
+            .into_iter()
+            .map(|tokens| tokens + self.floor)
+            .collect()
     }
 }
 

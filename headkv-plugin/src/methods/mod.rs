@@ -128,11 +128,41 @@ fn builtin() -> Vec<Entry> {
     };
     vec![
         entry("full", &["FullKV"], "nothing dropped", false, full::build),
-        entry("streaming", &["StreamingLLM"], "attention sinks and the most recent tokens", false, streaming::build),
-        entry("snapkv", &["SnapKV"], "the window's attention, the same capacity for every head", false, snapkv::build),
-        entry("pyramidkv", &["PyramidKV"], "as snapkv, with a capacity that falls by layer", false, pyramidkv::build),
-        entry("adakv", &["AdaKV", "AdativeKV"], "as snapkv, with the capacity shared inside a layer", false, adakv::build),
-        entry("headkv", &["HeadKV", "ReasonKV"], "a capacity per head, from head scores", true, headkv::build),
+        entry(
+            "streaming",
+            &["StreamingLLM"],
+            "attention sinks and the most recent tokens",
+            false,
+            streaming::build,
+        ),
+        entry(
+            "snapkv",
+            &["SnapKV"],
+            "the window's attention, the same capacity for every head",
+            false,
+            snapkv::build,
+        ),
+        entry(
+            "pyramidkv",
+            &["PyramidKV"],
+            "as snapkv, with a capacity that falls by layer",
+            false,
+            pyramidkv::build,
+        ),
+        entry(
+            "adakv",
+            &["AdaKV", "AdativeKV"],
+            "as snapkv, with the capacity shared inside a layer",
+            false,
+            adakv::build,
+        ),
+        entry(
+            "headkv",
+            &["HeadKV", "ReasonKV"],
+            "a capacity per head, from head scores",
+            true,
+            headkv::build,
+        ),
     ]
 }
 
@@ -160,13 +190,23 @@ pub fn all() -> Vec<Entry> {
 /// [`Error::UnknownMethod`] lists the known names.
 pub fn find(name: &str) -> Result<Entry, Error> {
     let known = |entry: &Entry| {
-        std::iter::once(&entry.name).chain(&entry.aliases).any(|n| n.eq_ignore_ascii_case(name))
+        std::iter::once(&entry.name)
+            .chain(&entry.aliases)
+            .any(|n| n.eq_ignore_ascii_case(name))
     };
     let entries = all();
-    entries.iter().find(|e| known(e)).cloned().ok_or_else(|| Error::UnknownMethod {
-        name: name.into(),
-        known: entries.iter().map(|e| e.name.as_str()).collect::<Vec<_>>().join(", "),
-    })
+    entries
+        .iter()
+        .find(|e| known(e))
+        .cloned()
+        .ok_or_else(|| Error::UnknownMethod {
+            name: name.into(),
+            known: entries
+                .iter()
+                .map(|e| e.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", "),
+        })
 }
 
 /// A method ready for one model: the configuration, and its rule with everything precomputed.
@@ -206,9 +246,20 @@ impl Compressor {
                 heads: model.heads,
             });
         }
-        let method = (entry.factory)(&Build { config, model, scores })?;
-        let config = Compression { method: entry.name, ..config.clone() };
-        Ok(Self { config, model, method: method.into() })
+        let method = (entry.factory)(&Build {
+            config,
+            model,
+            scores,
+        })?;
+        let config = Compression {
+            method: entry.name,
+            ..config.clone()
+        };
+        Ok(Self {
+            config,
+            model,
+            method: method.into(),
+        })
     }
 
     /// The budget of one layer for a prompt of that many tokens; a prompt within the capacity is kept whole.
@@ -216,6 +267,9 @@ impl Compressor {
         if prompt <= self.config.capacity {
             return Budget::All;
         }
-        self.method.budget(&LayerContext { layer, candidates: prompt - self.config.window })
+        self.method.budget(&LayerContext {
+            layer,
+            candidates: prompt - self.config.window,
+        })
     }
 }

@@ -44,12 +44,35 @@ mod tests {
 
     #[test]
     fn falls_by_layer_and_keeps_the_mean() {
-        let p = PyramidKv { mean: 56, beta: 20, layers: 8, heads: 1 };
-        let kept: Vec<_> =
-            (0..8).map(|layer| p.kept(&LayerContext { layer, candidates: 1000 })).collect();
+        let p = PyramidKv {
+            mean: 56,
+            beta: 20,
+            layers: 8,
+            heads: 1,
+        };
+        let kept: Vec<_> = (0..8)
+            .map(|layer| {
+                p.kept(&LayerContext {
+                    layer,
+                    candidates: 1000,
+                })
+            })
+            .collect();
         assert_eq!(kept, [110, 95, 80, 65, 50, 35, 20, 5]);
         // A prompt shorter than the first layer's capacity raises the last ones instead.
-        assert_eq!(p.kept(&LayerContext { layer: 0, candidates: 100 }), 100);
-        assert_eq!(p.kept(&LayerContext { layer: 7, candidates: 100 }), 100 - 7 * (88 / 7));
+        assert_eq!(
+            p.kept(&LayerContext {
+                layer: 0,
+                candidates: 100
+            }),
+            100
+        );
+        assert_eq!(
+            p.kept(&LayerContext {
+                layer: 7,
+                candidates: 100
+            }),
+            100 - 7 * (88 / 7)
+        );
     }
 }

@@ -10,11 +10,17 @@ struct Streaming {
 
 impl Method for Streaming {
     fn budget(&self, _: &LayerContext) -> Budget {
-        Budget::Ends { first: self.sinks, last: self.recent }
+        Budget::Ends {
+            first: self.sinks,
+            last: self.recent,
+        }
     }
 }
 
 pub fn build(b: &Build) -> Result<Box<dyn Method>, Error> {
     let (sinks, kept) = (b.config.sinks, b.config.capacity - b.config.window);
-    Ok(Box::new(Streaming { sinks, recent: kept - sinks }))
+    Ok(Box::new(Streaming {
+        sinks,
+        recent: kept - sinks,
+    }))
 }

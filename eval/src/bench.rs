@@ -1,0 +1,207 @@
+//! Upstream's attention against ours: prompt and decode speed, KV bytes, peak memory.
+//!
+//! Every measurement runs in a process of its own, because the peak of resident memory belongs to a process; the
+//! configurations take turns, because a machine's speed drifts.
+
+use crate::{home::home, table};
+use anyhow::{Context, Result, bail};
+use headkv_engine::{Attention, Device, Engine, LoadOptions, Request};
+use headkv_haystack::text;
+use headkv_plugin::Compression;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, path::PathBuf, process::Command};
+
+/// What to compare.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Model folder or .gguf file [default: the embedded models/tiny]
+    #[arg(long, value_name = "DIR|FILE")]
+    pub model: Option<PathBuf>,
+    /// Prompt lengths in tokens
+    #[arg(long, value_delimiter = ',', default_value = "1000,4000,8000")]
+    pub lengths: Vec<usize>,
+    /// Paths to compare: upstream, full, or METHOD@CAPACITY
+    #[arg(long, value_delimiter = ',', default_value = "upstream,full,headkv@32")]
+    pub paths: Vec<String>,
+    /// Tokens to generate
+    #[arg(long, default_value_t = 64)]
+    pub decode: usize,
+    /// Measurements of each, of which the median counts
+    #[arg(long, default_value_t = 3)]
+    pub rounds: usize,
+    /// cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+}
+
+/// One measurement.
+#[derive(Clone, Debug, clap::Args)]
+pub struct One {
+    /// Model folder or file.
+    #[arg(long)]
+    pub model: PathBuf,
+    /// Prompt tokens.
+    #[arg(long)]
+    pub length: usize,
+    /// Tokens to generate.
+    #[arg(long)]
+    pub decode: usize,
+    /// The path to measure.
+    #[arg(long)]
+    pub path: String,
+    /// The device.
+    #[arg(long)]
+    pub device: String,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Measured {
+    prompt: f64,
+    decode: f64,
+    kv_bytes: f64,
+    peak_bytes: f64,
+}
+
+/// Measures all paths at all lengths in turn, and prints a table of medians and the ratios to the first path.
+///
+/// # Errors
+/// Wrong input, or a measurement that failed.
+pub fn run(options: &Options) -> Result<()> {
+    let model = options
+        .model
+        .clone()
+        .unwrap_or_else(|| home().join("models/tiny"));
+    options.device.parse::<Device>()?;
+    for path in &options.paths {
+        attention(path, &model)?;
+    }
+    let total = options.rounds * options.lengths.len() * options.paths.len();
+    let style =
+        ProgressStyle::with_template("{bar:30} {pos}/{len} measurements, {eta} left  {msg}")?;
+    let bar = ProgressBar::new(total as u64).with_style(style);
+    let mut measured: BTreeMap<(usize, usize), Vec<Measured>> = BTreeMap::new();
+    for _ in 0..options.rounds {
+        for &length in &options.lengths {
+            for (number, path) in options.paths.iter().enumerate() {
+                bar.set_message(format!("{path} at {length} tokens"));
+                let output = Command::new(std::env::current_exe()?)
+                    .args([
+                        "bench-one",
+                        "--length",
+                        &length.to_string(),
+                        "--decode",
+                        &options.decode.to_string(),
+                    ])
+                    .args(["--path", path, "--device", &options.device, "--model"])
+                    .arg(&model)
+                    .output()?;
+                if !output.status.success() {
+                    bail!(
+                        "{path} at {length} tokens: {}",
+                        String::from_utf8_lossy(&output.stderr).trim()
+                    );
+                }
+                measured
+                    .entry((length, number))
+                    .or_default()
+                    .push(serde_json::from_slice(&output.stdout)?);
+                bar.inc(1);
+            }
+        }
+    }
+    bar.finish_and_clear();
+    print!("{}", report(options, &measured));
+    Ok(())
+}
+
+fn report(options: &Options, measured: &BTreeMap<(usize, usize), Vec<Measured>>) -> String {
+    let median = |key: (usize, usize), figure: fn(&Measured) -> f64| {
+        let mut values: Vec<f64> = measured
+            .get(&key)
+            .into_iter()
+            .flatten()
+            .map(figure)
+            .collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    };
+    let header = [
+        "tokens, path",
+        "prompt tok/s",
+        "ratio",
+        "decode tok/s",
+        "ratio",
+        "KV bytes",
+        "of first",
+        "peak memory",
+    ];
+    let lines = measured.keys().map(|&(length, path)| {
+        let (ours, first) = ((length, path), (length, 0));
+        let ratio = |figure| format!("{:.1}", median(ours, figure) / median(first, figure));
+        vec![
+            format!("{length} {}", options.paths[path]),
+            format!("{:.0}", median(ours, |m| m.prompt)),
+            ratio(|m| m.prompt),
+            format!("{:.0}", median(ours, |m| m.decode)),
+            ratio(|m| m.decode),
+            table::bytes(median(ours, |m| m.kv_bytes)),
+            format!(
+                "{:.2} %",
+                100.0 * median(ours, |m| m.kv_bytes) / median(first, |m| m.kv_bytes)
+            ),
+            table::bytes(median(ours, |m| m.peak_bytes)),
+        ]
+    });
+    table::markdown(&header.map(String::from), &lines.collect::<Vec<_>>())
+}
+
+fn attention(path: &str, model: &std::path::Path) -> Result<Attention> {
+    if path == "upstream" {
+        return Ok(Attention::Upstream);
+    }
+    let (method, capacity) = path.split_once('@').unwrap_or((path, "128"));
+    let capacity = capacity
+        .parse()
+        .with_context(|| format!("`{path}` is not METHOD@CAPACITY"))?;
+    let mut compression = Compression::new(method, capacity);
+    compression.check()?;
+    if headkv_plugin::methods::find(method)?.needs_scores {
+        compression.scores = Some(compression.default_scores(&home().join("head_scores"), model));
+    }
+    Ok(Attention::Compressed(compression))
+}
+
+/// Takes one measurement and prints it as JSON.
+///
+/// # Errors
+/// Wrong input.
+pub fn one(one: &One) -> Result<()> {
+    let options = LoadOptions {
+        device: one.device.parse()?,
+        ..LoadOptions::new(&one.model)
+    };
+    let engine = Engine::load(options, attention(&one.path, &one.model)?)?;
+    let mut prompt = engine.encode(&text::generate(1, 8 * one.length))?;
+    prompt.truncate(one.length.min(engine.context().saturating_sub(one.decode)));
+    // A short run first: threads and memory are there when the clock starts.
+    engine.generate(&[Request::new(prompt[..prompt.len().min(64)].to_vec(), 2)])?;
+    let answer = engine
+        .generate(&[Request::new(prompt, one.decode)])?
+        .remove(0);
+    let measured = Measured {
+        prompt: answer.prompt_tokens as f64 / answer.prompt_seconds,
+        decode: (answer.tokens.len() - 1) as f64 / answer.decode_seconds,
+        kv_bytes: answer.kv_bytes as f64,
+        peak_bytes: peak_memory().unwrap_or(f64::NAN),
+    };
+    println!("{}", serde_json::to_string(&measured)?);
+    Ok(())
+}
+
+/// The largest resident memory of this process so far, where the system tells it.
+fn peak_memory() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? * 1024.0)
+}

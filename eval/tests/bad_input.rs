@@ -1,0 +1,171 @@
+//! Wrong input: one line that names the thing and the fix, exit code 2, and nothing written.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+fn run(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_headkv-eval"))
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+fn refuses(args: &[&str], expected: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let mut all = args.to_vec();
+    all.extend(["--out", out.to_str().unwrap()]);
+    let output = run(&all);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {message}");
+    assert_eq!(message.trim().lines().count(), 1, "{args:?}: {message}");
+    for part in expected {
+        assert!(message.contains(part), "{args:?}: {message} lacks {part}");
+    }
+    assert!(output.stdout.is_empty());
+    let written: Vec<_> = fs::read_dir(&out).into_iter().flatten().collect();
+    assert!(written.is_empty(), "{args:?} wrote {written:?}");
+}
+
+#[test]
+fn wrong_input_is_named_and_nothing_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_string()
+    };
+    let shape = file("shape.json", r#"{"0-0": [1], "0-1": [2]}"#);
+    let zero = file("zero.json", r#"{"0-0": [0], "0-1": [0]}"#);
+    let infinite = file("infinite.json", r#"{"0-0": [1e999], "0-1": [0]}"#);
+    let needles = file("needles.jsonl", "{\"needle\": \"x\"}\n");
+    refuses(
+        &["needle", "--model", "no/such/model"],
+        &["no/such/model", "check --model"],
+    );
+    refuses(
+        &["needle", "--scores", "no/scores.json"],
+        &["no/scores.json"],
+    );
+    refuses(
+        &["needle", "--scores", &shape],
+        &["1 layers x 2 heads", "8 x 8"],
+    );
+    refuses(
+        &["needle", "--scores", &zero],
+        &["zero.json", "all head scores are zero"],
+    );
+    refuses(&["needle", "--scores", &infinite], &["infinite.json"]);
+    refuses(
+        &["needle", "--capacity", "8"],
+        &["capacity 8", "window of 8"],
+    );
+    refuses(&["needle", "--beta", "0.9"], &["beta 0.9"]);
+    refuses(&["needle", "--lengths", "9000"], &["9000", "8192"]);
+    refuses(&["needle", "--lengths", "8180"], &["8192"]);
+    refuses(&["needle", "--lengths", "10"], &["needle"]);
+    refuses(&["needle", "--depths", "120"], &["120"]);
+    refuses(&["needle", "--method", "snapvk"], &["snapvk", "snapkv"]);
+    refuses(&["needle", "--haystack", "no/hay"], &["no/hay"]);
+    refuses(
+        &["needle", "--needles", &needles],
+        &["needles.jsonl", "line 1"],
+    );
+    refuses(&["needle", "--device", "tpu"], &["tpu", "cuda"]);
+    refuses(&["needle", "--template", "no places"], &["{context}"]);
+    if cfg!(not(feature = "cuda")) {
+        refuses(
+            &["needle", "--device", "cuda"],
+            &["cuda:0", "--features cuda"],
+        );
+    }
+}
+
+#[test]
+fn an_unwritable_folder_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let blocked = dir.path().join("file");
+    fs::write(&blocked, "").unwrap();
+    let inside = blocked.join("out");
+    let output = run(&["needle", "--out", inside.to_str().unwrap()]);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(
+        message.contains("--out") && message.trim().lines().count() == 1,
+        "{message}"
+    );
+}
+
+#[test]
+fn help_shows_an_example() {
+    for command in ["needle", "bench"] {
+        let output = run(&[command, "--help"]);
+        assert!(output.status.success());
+        assert!(String::from_utf8_lossy(&output.stdout).contains("Example: headkv-eval"));
+    }
+}
+
+#[test]
+fn a_small_run_brings_a_table_a_report_and_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = [
+        "needle",
+        "--lengths",
+        "300",
+        "--depths",
+        "0,50,100",
+        "--capacity",
+        "16",
+        "--method",
+        "full,snapkv",
+    ];
+    let output = Command::new(env!("CARGO_BIN_EXE_headkv-eval"))
+        .args(args)
+        .current_dir(&dir)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        table.contains("| full") && table.contains("| snapkv@16"),
+        "{table}"
+    );
+    let out = Path::new("headkv-out/needle");
+    let rows = fs::read_to_string(dir.path().join(out).join("rows.jsonl")).unwrap();
+    assert_eq!(rows.lines().count(), 6);
+    for line in rows.lines() {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        for field in [
+            "benchmark",
+            "model",
+            "method",
+            "capacity",
+            "beta",
+            "length",
+            "depth",
+            "prompt_tokens",
+            "answer",
+            "f1",
+            "rouge1",
+            "kv_bytes",
+        ] {
+            assert!(row.get(field).is_some(), "{line} lacks {field}");
+        }
+        assert!((0.0..=1.0).contains(&row["f1"].as_f64().unwrap()));
+    }
+    let full = rows.lines().find(|line| line.contains("\"full\"")).unwrap();
+    assert!(full.contains("\"f1\":1.0"), "{full}");
+    let page = fs::read_to_string(dir.path().join(out).join("report.html")).unwrap();
+    assert_eq!(page.matches("<svg").count(), 2);
+    assert!(
+        !page.contains("http://") || page.contains("www.w3.org"),
+        "self-contained"
+    );
+}

@@ -1,0 +1,131 @@
+//! With nothing dropped, the hooked model says what the unhooked one says: alone, and decoding in one unequal batch.
+
+use candle_core::Tensor;
+use headkv_engine::{Attention, Engine, Generation, LoadOptions, Request};
+use headkv_plugin::{Compression, HeadKv};
+use mistralrs_core::attention_hook::{AttendCx, AttentionHook, ModelInfo, SeqInfo, SeqState};
+use std::{
+    any::Any,
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
+
+const STEPS: usize = 64;
+
+/// Eight prompts of different lengths; some ask for a fact, some just go on.
+fn requests(engine: &Engine) -> Vec<Request> {
+    let story = headkv_haystack::text::generate(7, 12_000);
+    let ask =
+        "Based on the content of the book, Question: The best thing to do in Oslo is: \nAnswer:";
+    let fact = " The best thing to do in Oslo is read a novel by the old harbor in the evening.";
+    (0..8)
+        .map(|i| {
+            let (head, tail) = (&story[..300 + 700 * i], &story[5_000..5_200 + 400 * i]);
+            let text = if i % 2 == 0 {
+                format!("{head}{fact}{tail}{ask}")
+            } else {
+                format!("{head}{tail}")
+            };
+            let mut request = Request::new(engine.encode(&text).unwrap(), STEPS);
+            request.keep_logits = true;
+            request
+        })
+        .collect()
+}
+
+/// Passes everything on to HeadKV, and notes which lengths met in one call.
+struct Witness {
+    inner: Arc<HeadKv>,
+    lengths: Mutex<BTreeSet<Vec<usize>>>,
+}
+
+impl AttentionHook for Witness {
+    fn check_model(&self, model: &ModelInfo) -> candle_core::Result<()> {
+        self.inner.check_model(model)
+    }
+    fn new_state(
+        &self,
+        layer: usize,
+        model: &ModelInfo,
+        seq: &SeqInfo,
+    ) -> candle_core::Result<Box<dyn Any + Send>> {
+        self.inner.new_state(layer, model, seq)
+    }
+    fn attend(&self, cx: &AttendCx<'_>, states: &[SeqState]) -> candle_core::Result<Tensor> {
+        self.lengths
+            .lock()
+            .unwrap()
+            .insert(states.iter().map(SeqState::seen).collect());
+        self.inner.attend(cx, states)
+    }
+}
+
+fn compare(ours: &[Generation], reference: &[Generation]) {
+    for (i, (ours, reference)) in ours.iter().zip(reference).enumerate() {
+        assert_eq!(ours.tokens, reference.tokens, "prompt {i}: greedy tokens");
+        assert_eq!(ours.text, reference.text);
+        let mut worst = 0f32;
+        for (a, b) in ours
+            .logits
+            .iter()
+            .flatten()
+            .zip(reference.logits.iter().flatten())
+        {
+            worst = worst.max((a - b).abs());
+        }
+        assert!(worst <= 1e-3, "prompt {i}: logits differ by {worst}");
+        println!(
+            "prompt {i}: {} tokens, {} steps, logits within {worst:.1e}",
+            ours.prompt_tokens,
+            ours.tokens.len()
+        );
+    }
+}
+
+#[test]
+fn full_is_upstream() {
+    let options = LoadOptions::new(headkv_tests::tiny());
+    let upstream = Engine::load(options.clone(), Attention::Upstream).unwrap();
+    let requests = requests(&upstream);
+    // One at a time: upstream's own CPU attention is wrong for batches.
+    let reference: Vec<Generation> = requests
+        .iter()
+        .map(|r| {
+            upstream
+                .generate(std::slice::from_ref(r))
+                .unwrap()
+                .remove(0)
+        })
+        .collect();
+    assert!(
+        reference.iter().any(|g| g.tokens.len() == STEPS),
+        "no prompt ran for {STEPS} steps"
+    );
+
+    let inner = HeadKv::new(Compression::new("full", 128)).unwrap();
+    let witness = Arc::new(Witness {
+        inner,
+        lengths: Mutex::default(),
+    });
+    let hooked = Engine::load(options, Attention::Hook(witness.clone())).unwrap();
+    let alone: Vec<Generation> = requests
+        .iter()
+        .map(|r| hooked.generate(std::slice::from_ref(r)).unwrap().remove(0))
+        .collect();
+    compare(&alone, &reference);
+
+    witness.lengths.lock().unwrap().clear();
+    let together = hooked.generate(&requests).unwrap();
+    compare(&together, &reference);
+    let lengths = witness.lengths.lock().unwrap();
+    let most = lengths
+        .iter()
+        .map(|seen| seen.iter().collect::<BTreeSet<_>>().len())
+        .max()
+        .unwrap();
+    assert!(
+        most >= 2,
+        "unequal sequences never met in one call: {lengths:?}"
+    );
+    println!("up to {most} different lengths in one call");
+}
