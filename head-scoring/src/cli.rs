@@ -1,0 +1,203 @@
+//! The commands and their options.
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use head_scoring::{Kind, ScoreFile, Scorer, example::Grid, heatmap, run::Progress, show::Shown};
+use headkv_engine::{Device, LoadOptions};
+use headkv_haystack::{Haystack, Patterns, Template, pattern::Builtin};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// Measures how much each attention head retrieves, for any model that mistral.rs loads.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Example: head-scoring score --model models/tiny --kind retrieval"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Score the heads of a model
+    Score(Score),
+    /// Print a score file, or compare two
+    Show(Show),
+    /// Check score files, put their heads in order, and merge their examples
+    Convert(Convert),
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Example: head-scoring score --model models/tiny --kind enhanced --lengths 1000,2000 --draws 12
+The run can be stopped with Ctrl-C; the same command goes on from there."
+)]
+pub struct Score {
+    /// A folder with config.json, tokenizer.json and safetensors, or a .gguf file
+    #[arg(long)]
+    model: PathBuf,
+    /// retrieval (tokens copied), enhanced (attention on the needle) or reasoning (attention on the right answer)
+    #[arg(long, default_value = "retrieval")]
+    kind: Kind,
+    /// JSON Lines with needle, question, real_needle and answer; texts may hold variables [default: built-in needles]
+    #[arg(long)]
+    needles: Option<PathBuf>,
+    /// Needles to draw from the file's lines in turn [default: one per line]
+    #[arg(long)]
+    draws: Option<usize>,
+    /// Seed of the drawn needles and of the generated haystack
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// A text file, or a folder of .txt files [default: generated text]
+    #[arg(long)]
+    haystack: Option<PathBuf>,
+    /// Tokens of the contexts, needle included
+    #[arg(long, value_delimiter = ',', default_value = "1000,2000,4000")]
+    lengths: Vec<usize>,
+    /// Where the needle stands, in percent of the context
+    #[arg(long, value_delimiter = ',', default_value = "0,20,40,60,80,100")]
+    depths: Vec<f64>,
+    /// plain, book, chat (the model's own template), or a text with {context} and {question}
+    #[arg(long, default_value = "plain")]
+    template: Template,
+    /// The most tokens of an answer
+    #[arg(long, default_value_t = 50)]
+    max_tokens: usize,
+    /// Examples that decode together
+    #[arg(long, default_value_t = 1)]
+    batch: usize,
+    /// cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: Device,
+    /// The score file [default: head_scores/{model}_{kind}.json]
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Example: head-scoring show head_scores/tiny_retrieval.json head_scores/tiny_enhanced.json"
+)]
+pub struct Show {
+    /// A score file
+    file: PathBuf,
+    /// Another one of the same model, to compare with
+    other: Option<PathBuf>,
+    /// How many heads to list and to compare
+    #[arg(long, default_value_t = 10)]
+    top: usize,
+    /// Also draw the heatmap of the first file
+    #[arg(long)]
+    svg: Option<PathBuf>,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example: head-scoring convert a.json b.json --out merged.json")]
+pub struct Convert {
+    /// Score files of one model
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// The file to write
+    #[arg(long)]
+    out: PathBuf,
+}
+
+pub fn score(args: &Score) -> Result<()> {
+    let patterns = match (&args.needles, args.kind) {
+        (Some(file), _) => Patterns::read(file)?,
+        (None, Kind::Reasoning) => Patterns::builtin(Builtin::Reasoning),
+        (None, _) => Patterns::builtin(Builtin::Retrieval),
+    };
+    let (haystack, source) = match &args.haystack {
+        Some(path) => (Haystack::read(path)?, path.display().to_string()),
+        None => (
+            Haystack::generated(args.seed),
+            format!("generated, seed {}", args.seed),
+        ),
+    };
+    let grid = Grid {
+        needles: patterns.draw(args.seed, args.draws.unwrap_or(patterns.len()))?,
+        haystack,
+        lengths: args.lengths.clone(),
+        depths: args.depths.clone(),
+        template: args.template.clone(),
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = stop.clone();
+    ctrlc::set_handler(move || asked.store(true, Ordering::Relaxed))
+        .context("cannot watch for Ctrl-C")?;
+
+    let scorer = Scorer::load(LoadOptions {
+        device: args.device,
+        ..LoadOptions::new(&args.model)
+    })?;
+    let examples = grid.examples(&scorer.engine())?;
+    let settings = scorer.settings(args.kind, &grid, &source, args.max_tokens, &examples)?;
+    let out = args
+        .out
+        .clone()
+        .unwrap_or_else(|| format!("head_scores/{}_{}.json", settings.model, args.kind).into());
+    let bar = progress_bar(examples.iter().map(|example| example.prompt.len()).sum());
+    let show = |Progress {
+                    done,
+                    counted,
+                    tokens,
+                }| {
+        bar.set_position(tokens as u64);
+        bar.set_message(format!(
+            "{done} of {} examples, {counted} answered right",
+            examples.len()
+        ));
+    };
+    let meta = scorer.run(&settings, &examples, &out, args.batch, &stop, show)?;
+    bar.finish();
+    print!("{}", Shown::read(&out)?.report(10));
+    eprintln!(
+        "{} of {} examples counted; wrote {}",
+        meta.counted,
+        meta.total,
+        out.display()
+    );
+    Ok(())
+}
+
+/// Counts prompt tokens, because time goes with them.
+fn progress_bar(tokens: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{wide_bar} {percent}% {msg}, {eta} left");
+    let bar = ProgressBar::new(tokens as u64);
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+pub fn show(args: &Show) -> Result<()> {
+    let first = Shown::read(&args.file)?;
+    print!("{}", first.report(args.top));
+    if let Some(other) = &args.other {
+        let other = Shown::read(other)?;
+        let comparison = first.comparison(&other, args.top)?;
+        print!("\n{}\n{comparison}", other.report(args.top));
+    }
+    if let Some(svg) = &args.svg {
+        heatmap::svg(&first.scores, &args.file.display().to_string(), svg)?;
+        eprintln!("wrote {}", svg.display());
+    }
+    Ok(())
+}
+
+pub fn convert(args: &Convert) -> Result<()> {
+    let merged = ScoreFile::merged(&args.files)?;
+    merged.write(&args.out)?;
+    let ((layers, heads), (_, examples)) = (merged.shape(), merged.examples());
+    eprintln!(
+        "wrote {}: {layers} layers x {heads} heads, {examples} examples a head",
+        args.out.display()
+    );
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! What can go wrong between a model and its score file.
+
+use std::path::PathBuf;
+
+/// Errors of head scoring; every message is one line that names the thing and the fix.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The haystack, the needles or the template.
+    #[error(transparent)]
+    Haystack(#[from] headkv_haystack::Error),
+    /// Loading the model or generating with it.
+    #[error(transparent)]
+    Engine(#[from] headkv_engine::Error),
+    /// A score file that cannot be read or cannot rank heads.
+    #[error(transparent)]
+    Scores(#[from] headkv_plugin::Error),
+    /// An unknown estimator.
+    #[error("unknown kind `{0}`; use retrieval, enhanced or reasoning")]
+    Kind(String),
+    /// A needle whose answer is not in the prompt, so that attention to it cannot be measured.
+    #[error(
+        "needle {needle}: its real_needle `{text}` is not part of the needle; it has to be, word for word"
+    )]
+    NotInNeedle {
+        /// The needle's number in its file, from 1.
+        needle: usize,
+        /// The text.
+        text: String,
+    },
+    /// The model answered nothing right, so that there is nothing to count.
+    #[error(
+        "none of {tried} examples was answered right, so that no head can be scored; try another --template or shorter \
+         --lengths. Answers: {}",
+        .answers.iter().map(|(answer, right)| format!("{answer:?} instead of {right:?}")).collect::<Vec<_>>().join("; ")
+    )]
+    NoneRight {
+        /// How many examples there were.
+        tried: usize,
+        /// Some of the answers, each with the right one.
+        answers: Vec<(String, String)>,
+    },
+    /// All counted examples gave zero to every head.
+    #[error(
+        "all head scores are zero over {counted} counted examples; use needles that are copied word for word"
+    )]
+    AllZero {
+        /// Examples that counted.
+        counted: usize,
+    },
+    /// The run was stopped; what was done is kept.
+    #[error("stopped after {done} of {total} examples; the same command goes on from there")]
+    Stopped {
+        /// Examples done.
+        done: usize,
+        /// Examples in all.
+        total: usize,
+    },
+    /// A file cannot be read or written.
+    #[error("cannot {verb} {}: {source}", path.display())]
+    File {
+        /// What was tried.
+        verb: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file of an unfinished run that this run cannot continue.
+    #[error("{} {why}; delete it, or choose another --out", path.display())]
+    Session {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Score files that do not belong together.
+    #[error("{} has {} layers x {} heads, but {} has {} x {}; use files of one model",
+        .first.0.display(), .first.1, .first.2, .second.0.display(), .second.1, .second.2)]
+    Shapes {
+        /// A file, its layers and its heads.
+        first: (PathBuf, usize, usize),
+        /// Another one.
+        second: (PathBuf, usize, usize),
+    },
+    /// A picture could not be drawn.
+    #[error("cannot draw the heatmap: {0}")]
+    Draw(String),
+}
+
+impl Error {
+    /// Wraps an input or output error: `verb` is "read" or "write".
+    pub(crate) fn file(
+        verb: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { verb, path, source }
+    }
+}

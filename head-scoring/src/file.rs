@@ -1,0 +1,304 @@
+//! Score files, and what is told of their making beside them.
+
+use crate::{Error, Kind};
+use headkv_haystack::Needle;
+use headkv_plugin::HeadScores;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+/// Scores of every head in every counted example, in the original's format: one line of JSON,
+/// `{"layer-head": [score per example, ...], ...}`, layer by layer and head by head.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScoreFile {
+    layers: usize,
+    heads: usize,
+    /// `layers x heads` lists, layer by layer.
+    lists: Vec<Vec<f64>>,
+}
+
+impl ScoreFile {
+    /// A file without examples.
+    pub fn new(layers: usize, heads: usize) -> Self {
+        Self {
+            layers,
+            heads,
+            lists: vec![Vec::new(); layers * heads],
+        }
+    }
+
+    /// Adds one example; `scores` is `layers x heads`, layer by layer.
+    pub fn push(&mut self, scores: &[f64]) {
+        for (list, score) in self.lists.iter_mut().zip(scores) {
+            list.push(*score);
+        }
+    }
+
+    /// Reads and checks a file; heads may come in any order.
+    ///
+    /// # Errors
+    /// As [`HeadScores::read`].
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let means = HeadScores::read(path)?;
+        let text = fs::read_to_string(path).map_err(Error::file("read", path))?;
+        // As the original does: what follows the first line is not part of the scores.
+        let first = text.lines().next().unwrap_or_default();
+        let lists: Map<String, Value> = serde_json::from_str(first)
+            .or_else(|_| serde_json::from_str(&text))
+            .unwrap_or_default();
+        let list = |(layer, head): (usize, usize)| -> Vec<f64> {
+            let list = lists
+                .get(&format!("{layer}-{head}"))
+                .and_then(Value::as_array);
+            list.into_iter()
+                .flatten()
+                .filter_map(Value::as_f64)
+                .collect()
+        };
+        let (layers, heads) = (means.layers(), means.heads());
+        Ok(Self {
+            layers,
+            heads,
+            lists: cells(layers, heads).map(list).collect(),
+        })
+    }
+
+    /// Reads several files of one model and puts their examples together.
+    ///
+    /// # Errors
+    /// As [`ScoreFile::read`]; [`Error::Shapes`] for files of different models.
+    pub fn merged(paths: &[PathBuf]) -> Result<Self, Error> {
+        let mut merged: Option<Self> = None;
+        for path in paths {
+            let file = Self::read(path)?;
+            let Some(all) = &mut merged else {
+                merged = Some(file);
+                continue;
+            };
+            if all.shape() != file.shape() {
+                return Err(Error::Shapes {
+                    first: (paths[0].clone(), all.layers, all.heads),
+                    second: (path.clone(), file.layers, file.heads),
+                });
+            }
+            for (list, more) in all.lists.iter_mut().zip(file.lists) {
+                list.extend(more);
+            }
+        }
+        Ok(merged.unwrap_or_else(|| Self::new(0, 0)))
+    }
+
+    /// Layers, and query heads per layer.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.layers, self.heads)
+    }
+
+    /// The fewest and the most examples that a head has.
+    pub fn examples(&self) -> (usize, usize) {
+        let counts = || self.lists.iter().map(Vec::len);
+        (counts().min().unwrap_or(0), counts().max().unwrap_or(0))
+    }
+
+    /// The mean score of each head, as the plugin uses it.
+    ///
+    /// # Errors
+    /// As [`HeadScores::new`]: nothing but zeros cannot rank heads.
+    pub fn means(&self) -> Result<HeadScores, Error> {
+        let mean = |list: &Vec<f64>| list.iter().sum::<f64>() / list.len().max(1) as f64;
+        Ok(HeadScores::new(
+            self.layers,
+            self.heads,
+            self.lists.iter().map(mean).collect(),
+        )?)
+    }
+
+    /// The file's one line.
+    pub fn to_json(&self) -> String {
+        let named = cells(self.layers, self.heads).zip(&self.lists);
+        let map: Map<_, _> = named
+            .map(|((layer, head), list)| (format!("{layer}-{head}"), json!(list)))
+            .collect();
+        format!("{}\n", Value::Object(map))
+    }
+
+    /// Writes the file, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn write(&self, path: &Path) -> Result<(), Error> {
+        write(path, &self.to_json())
+    }
+}
+
+fn cells(layers: usize, heads: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..layers).flat_map(move |layer| (0..heads).map(move |head| (layer, head)))
+}
+
+/// Writes a file, whole or not at all; missing folders are made.
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), Error> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let written = || {
+        fs::create_dir_all(folder)?;
+        let mut file = tempfile::Builder::new()
+            .permissions(readable())
+            .tempfile_in(folder)?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|e| e.error)
+    };
+    written().map(|_| ()).map_err(Error::file("write", path))
+}
+
+/// Temporary files are private by default; a score file is not.
+fn readable() -> fs::Permissions {
+    use std::os::unix::fs::PermissionsExt;
+    fs::Permissions::from_mode(0o644)
+}
+
+/// Everything that scores depend on.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Settings {
+    /// The model folder's or file's name.
+    pub model: String,
+    /// SHA-256 of the weights.
+    pub weights_sha256: String,
+    /// SHA-256 of the tokenizer.
+    pub tokenizer_sha256: String,
+    /// The estimator.
+    pub kind: Kind,
+    /// The needles.
+    pub needles: Vec<Needle>,
+    /// Where the text around them came from.
+    pub haystack: String,
+    /// Lengths of the contexts in tokens.
+    pub lengths: Vec<usize>,
+    /// Depths of the needles in percent.
+    pub depths: Vec<f64>,
+    /// The prompt template.
+    pub template: String,
+    /// The most tokens of an answer.
+    pub max_tokens: usize,
+    /// SHA-256 over the token ids of all prompts.
+    pub prompts_sha256: String,
+    /// The tool and its version.
+    pub tool: String,
+}
+
+/// What is told of a score file's making, in `{file}.meta.json` beside it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Meta {
+    /// What the scores depend on.
+    #[serde(flatten)]
+    pub settings: Settings,
+    /// Examples that were answered right and so count.
+    pub counted: usize,
+    /// Examples that were tried.
+    pub total: usize,
+    /// When the file was made, in UTC.
+    pub date: String,
+    /// The command that made it.
+    pub command: String,
+}
+
+impl Meta {
+    /// The file beside a score file: `x.json` has `x.meta.json`.
+    pub fn path(scores: &Path) -> PathBuf {
+        scores.with_extension("meta.json")
+    }
+
+    /// What lies beside a score file, if it is there and readable.
+    pub fn beside(scores: &Path) -> Option<Self> {
+        serde_json::from_str(&fs::read_to_string(Self::path(scores)).ok()?).ok()
+    }
+
+    /// Writes it beside a score file.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn write(&self, scores: &Path) -> Result<(), Error> {
+        write(&Self::path(scores), &format!("{:#}\n", json!(self)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn files_survive_the_round_trip(
+            layers in 1usize..5,
+            heads in 1usize..13,
+            examples in prop::collection::vec(prop::collection::vec(0.001f64..2.0, 60), 1..6),
+        ) {
+            let mut file = ScoreFile::new(layers, heads);
+            examples.iter().for_each(|scores| file.push(scores));
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("new/scores.json");
+            file.write(&path).unwrap();
+            prop_assert_eq!(ScoreFile::read(&path).unwrap(), file.clone());
+            prop_assert_eq!(file.examples(), (examples.len(), examples.len()));
+            let mean = examples.iter().map(|scores| scores[0]).sum::<f64>() / examples.len() as f64;
+            prop_assert_eq!(file.means().unwrap().values()[0], mean);
+        }
+    }
+
+    #[test]
+    fn heads_come_in_order_and_files_merge() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.json");
+        fs::write(&path, "{\"0-10\": [0.5], \"0-2\": [1, 0.25]").unwrap();
+        assert!(ScoreFile::read(&path).is_err());
+        let heads: Vec<String> = (0..11)
+            .rev()
+            .map(|head| format!("\"0-{head}\": [{head}]"))
+            .collect();
+        fs::write(
+            &path,
+            format!("{{{}}}\nnotes of another program", heads.join(", ")),
+        )
+        .unwrap();
+        let file = ScoreFile::read(&path).unwrap();
+        assert!(
+            file.to_json()
+                .starts_with(r#"{"0-0":[0.0],"0-1":[1.0],"0-2":[2.0]"#)
+        );
+        assert_eq!(file.to_json().lines().count(), 1);
+        assert_eq!(
+            ScoreFile::merged(&[path.clone(), path.clone()])
+                .unwrap()
+                .examples(),
+            (2, 2)
+        );
+        let other = dir.path().join("other.json");
+        fs::write(&other, r#"{"0-0": [1], "0-1": [1]}"#).unwrap();
+        let message = ScoreFile::merged(&[path, other]).unwrap_err().to_string();
+        assert!(
+            message.contains("has 1 layers x 11 heads, but") && message.contains("has 1 x 2"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn an_unwritable_place_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let message = ScoreFile::new(1, 1)
+            .write(&file.join("s.json"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.starts_with("cannot write ") && message.contains("s.json"),
+            "{message}"
+        );
+    }
+}

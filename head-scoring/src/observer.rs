@@ -1,0 +1,155 @@
+//! An attention hook that leaves attention as it is and notes where every head looks.
+//!
+//! Attention itself, and the keys and values it needs, are HeadKV's with the method `full`. The observer holds on to the
+//! same keys and forms, for every generated token, the logits of the last query row alone: memory grows linearly
+//! with the context.
+
+use crate::estimator::Sight;
+use candle_core::{D, DType, Result, Tensor};
+use headkv_plugin::{Compression, HeadKv};
+use mistralrs_core::attention_hook::{AttendCx, AttentionHook, ModelInfo, SeqInfo, SeqState};
+use rayon::prelude::*;
+use std::{
+    any::Any,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// What was seen of one sequence: layers x steps x heads.
+pub type Sights = Vec<Vec<Vec<Sight>>>;
+
+/// Watches the sequences that were announced by [`Observer::watch`].
+pub struct Observer {
+    attention: Arc<HeadKv>,
+    watched: Mutex<Vec<Watched>>,
+}
+
+struct Watched {
+    prompt: Vec<u32>,
+    needle: Range<usize>,
+    /// The engine's number, once the sequence has begun.
+    seq_id: Option<usize>,
+    layers: Vec<Layer>,
+}
+
+#[derive(Clone, Default)]
+struct Layer {
+    /// Keys of the prompt and then of the generated tokens, `(kv_heads, tokens, head_dim)` each.
+    keys: Vec<Tensor>,
+    /// Steps x heads.
+    sights: Vec<Vec<Sight>>,
+}
+
+impl Observer {
+    /// An observer without anything to watch yet.
+    ///
+    /// # Errors
+    /// As [`HeadKv::new`].
+    pub fn new() -> std::result::Result<Arc<Self>, headkv_plugin::Error> {
+        let attention = HeadKv::new(Compression {
+            method: "full".into(),
+            ..Compression::default()
+        })?;
+        Ok(Arc::new(Self {
+            attention,
+            watched: Mutex::default(),
+        }))
+    }
+
+    /// Announces a prompt, and the positions in it that are the needle.
+    pub fn watch(&self, prompt: &[u32], needle: Range<usize>) {
+        self.lock().push(Watched {
+            prompt: prompt.to_vec(),
+            needle,
+            seq_id: None,
+            layers: Vec::new(),
+        });
+    }
+
+    /// What was seen of the first announced sequence with that prompt, which is no longer watched. `None` if there is
+    /// none, or it never ran.
+    pub fn take(&self, prompt: &[u32]) -> Option<Sights> {
+        let mut watched = self.lock();
+        let at = watched.iter().position(|w| w.prompt == prompt)?;
+        let layers = watched.remove(at).layers;
+        (!layers.is_empty()).then(|| layers.into_iter().map(|layer| layer.sights).collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Watched>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AttentionHook for Observer {
+    fn check_model(&self, model: &ModelInfo) -> Result<()> {
+        self.attention.check_model(model)
+    }
+
+    fn new_state(
+        &self,
+        layer: usize,
+        model: &ModelInfo,
+        seq: &SeqInfo,
+    ) -> Result<Box<dyn Any + Send>> {
+        if layer == 0 {
+            let mut watched = self.lock();
+            if let Some(new) = watched
+                .iter_mut()
+                .find(|w| w.seq_id.is_none() && w.prompt == seq.prompt)
+            {
+                new.seq_id = Some(seq.seq_id);
+                new.layers = vec![Layer::default(); model.layers];
+            }
+        }
+        self.attention.new_state(layer, model, seq)
+    }
+
+    fn attend(&self, cx: &AttendCx<'_>, states: &[SeqState]) -> Result<Tensor> {
+        let out = self.attention.attend(cx, states)?;
+        let mut watched = self.lock();
+        for (row, state) in states.iter().enumerate() {
+            let seq_id = Some(state.seq().seq_id);
+            if let Some(one) = watched.iter_mut().find(|w| w.seq_id == seq_id) {
+                one.layers[cx.layer].look(cx, row, &one.needle)?;
+            }
+        }
+        Ok(out)
+    }
+}
+
+impl Layer {
+    /// Takes in the new keys of one batch row, and notes where its last query looks.
+    fn look(&mut self, cx: &AttendCx<'_>, row: usize, needle: &Range<usize>) -> Result<()> {
+        let new = cx.k.get(row)?;
+        match self.keys.as_mut_slice() {
+            [_, generated] => *generated = Tensor::cat(&[&*generated, &new], 1)?,
+            _ => self.keys.push(new),
+        }
+        let query = cx.q.get(row)?;
+        let last = query.narrow(1, query.dim(1)? - 1, 1)?;
+        let logits = logits(&last, &self.keys, cx)?;
+        self.sights.push(
+            logits
+                .par_iter()
+                .map(|head| Sight::new(head, needle))
+                .collect(),
+        );
+        Ok(())
+    }
+}
+
+/// Logits of one query `(heads, 1, head_dim)` for all keys, heads x tokens.
+fn logits(query: &Tensor, keys: &[Tensor], cx: &AttendCx<'_>) -> Result<Vec<Vec<f32>>> {
+    let (heads, _, head_dim) = query.dims3()?;
+    let group = heads / cx.model.kv_heads;
+    let query = (query.to_dtype(DType::F32)? * f64::from(cx.softmax_scale))?;
+    let query = query.reshape((cx.model.kv_heads, group, head_dim))?;
+    let parts = keys
+        .iter()
+        .map(|keys| query.matmul(&keys.to_dtype(DType::F32)?.transpose(1, 2)?));
+    let mut logits = Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, D::Minus1)?;
+    if let Some(cap) = cx.softcap.map(f64::from) {
+        logits = ((logits / cap)?.tanh()? * cap)?;
+    }
+    logits.flatten_to(1)?.to_vec2()
+}
