@@ -2,7 +2,7 @@
 
 use crate::{
     home::home,
-    metrics::{qa_f1, rouge1_stem},
+    metrics::{qa_f1, rouge_score},
     row::Row,
 };
 use anyhow::{Context as _, Result, bail};
@@ -217,7 +217,7 @@ impl NeedleTest {
             prompt_tokens: answer.prompt_tokens,
             question: needle.question.clone(),
             f1: qa_f1(&text, &needle.answer),
-            rouge1: rouge1_stem(&text, &needle.answer).f,
+            rouge1: rouge_score::rouge1(&text, &needle.answer).f,
             answer: text,
             reference: needle.answer.clone(),
             kv_bytes: answer.kv_bytes,

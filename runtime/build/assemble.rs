@@ -24,7 +24,9 @@ pub fn assemble(
     }
     let lib = tree.get_mut(Path::new("lib.rs")).ok_or("no lib.rs")?;
     let text = String::from_utf8(std::mem::take(lib))?;
-    let body = text.strip_prefix(REFUSED).ok_or("lib.rs does not begin with its known attribute")?;
+    let body = text
+        .strip_prefix(REFUSED)
+        .ok_or("lib.rs does not begin with its known attribute")?;
     *lib = body.as_bytes().to_vec();
 
     if hook {
@@ -57,7 +59,9 @@ fn apply(patch: &Path, tree: &mut BTreeMap<PathBuf, Vec<u8>>) -> Result<(), Box<
     for (i, &start) in starts.iter().enumerate() {
         let diff = &text[start..starts.get(i + 1).copied().unwrap_or(text.len())];
         let name = diff["--- a/".len()..].lines().next().unwrap_or_default();
-        let target = tree.get_mut(Path::new(name)).ok_or_else(|| format!("no file {name}"))?;
+        let target = tree
+            .get_mut(Path::new(name))
+            .ok_or_else(|| format!("no file {name}"))?;
         let base = String::from_utf8(std::mem::take(target))?;
         let patched = diffy::apply(&base, &diffy::Patch::from_str(diff)?)
             .map_err(|e| format!("{name}: {e}"))?;

@@ -37,8 +37,14 @@ pub fn build(src: &Path) -> Result<(), Box<dyn Error>> {
         builder = builder.arg("--compiler-options").arg(flags);
     }
     let windows = std::env::var("TARGET")?.contains("msvc");
-    let name = if windows { "mistralrscuda.lib" } else { "libmistralrscuda.a" };
-    builder.build_lib(out.join(name)).map_err(|e| format!("cuda kernels: {e}"))?;
+    let name = if windows {
+        "mistralrscuda.lib"
+    } else {
+        "libmistralrscuda.a"
+    };
+    builder
+        .build_lib(out.join(name))
+        .map_err(|e| format!("cuda kernels: {e}"))?;
     println!("cargo:rustc-link-search={}", out.display());
     println!("cargo:rustc-link-lib=mistralrscuda");
     println!("cargo:rustc-link-lib=dylib=cudart");

@@ -23,7 +23,11 @@ pub fn locate() -> Result<PathBuf, Box<dyn Error>> {
     }
     if let Some(dir) = in_registry() {
         return verified(&dir).map_err(|why| {
-            format!("{}: {why}; delete that folder, cargo unpacks it anew", dir.display()).into()
+            format!(
+                "{}: {why}; delete that folder, cargo unpacks it anew",
+                dir.display()
+            )
+            .into()
         });
     }
     let fetched = download();
@@ -70,7 +74,7 @@ fn download() -> Result<(), String> {
     }
 }
 
-fn verified(dir: &Path) -> Result<PathBuf, Box<dyn Error>> {
+pub fn verified(dir: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let src = dir.join("src");
     if !src.join("lib.rs").is_file() {
         return Err(format!("holds no src/lib.rs; it must be the unpacked crate {CRATE}").into());

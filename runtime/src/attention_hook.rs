@@ -82,8 +82,9 @@ impl SeqState {
 
     /// Locks the value that [`AttentionHook::new_state`] made; an error if it is of another type.
     pub fn state<S: 'static>(&self) -> Result<impl DerefMut<Target = S> + '_> {
-        MutexGuard::try_map(self.inner.lock(), |state| state.downcast_mut::<S>())
-            .map_err(|_| candle_core::Error::msg(format!("the state is not a {}", std::any::type_name::<S>())))
+        MutexGuard::try_map(self.inner.lock(), |state| state.downcast_mut::<S>()).map_err(|_| {
+            candle_core::Error::msg(format!("the state is not a {}", std::any::type_name::<S>()))
+        })
     }
 }
 
@@ -116,7 +117,12 @@ pub trait AttentionHook: Send + Sync {
     }
 
     /// Makes the state of one layer for a sequence whose prompt is about to run.
-    fn new_state(&self, layer: usize, model: &ModelInfo, seq: &SeqInfo) -> Result<Box<dyn Any + Send>>;
+    fn new_state(
+        &self,
+        layer: usize,
+        model: &ModelInfo,
+        seq: &SeqInfo,
+    ) -> Result<Box<dyn Any + Send>>;
 
     /// Stores the new keys and values and returns the output `(batch, heads, tokens, head_dim)`.
     ///
@@ -133,7 +139,10 @@ pub fn set_global(hook: Option<Arc<dyn AttentionHook>>) {
 }
 
 fn global() -> Option<Arc<dyn AttentionHook>> {
-    GLOBAL.read().unwrap_or_else(PoisonError::into_inner).clone()
+    GLOBAL
+        .read()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()
 }
 
 // ---- loading ----
@@ -152,7 +161,9 @@ pub(crate) fn for_load(
     no_kv_cache: bool,
     paged: &mut Option<PagedAttentionConfig>,
 ) -> anyhow::Result<Option<Arc<dyn AttentionHook>>> {
-    let Some(hook) = global() else { return Ok(None) };
+    let Some(hook) = global() else {
+        return Ok(None);
+    };
     if kind.is_adapted_and(|adapter| adapter.is_x_lora()) {
         refuse("an X-LoRA model")?;
     }
@@ -182,7 +193,9 @@ pub(crate) fn install<P: CacheManagerMixin + MetadataMixin>(
         return refuse("a model that does not tell its attention's shape");
     };
     if config.k_head_dim() != config.v_head_dim() {
-        return refuse("a model whose keys and values differ in size (multi-head latent attention)");
+        return refuse(
+            "a model whose keys and values differ in size (multi-head latent attention)",
+        );
     }
     let caches = &mut cache.lock().unwrap_or_else(PoisonError::into_inner).0;
     for (layer, cache) in caches.iter().enumerate() {
@@ -193,15 +206,25 @@ pub(crate) fn install<P: CacheManagerMixin + MetadataMixin>(
             KvCache::Rotating { k, .. } => {
                 let window = k.max_seq_len;
                 let context = metadata.max_seq_len;
-                return refuse(&format!("layer {layer} (a sliding window of {window} tokens in a context of {context})"));
+                return refuse(&format!(
+                    "layer {layer} (a sliding window of {window} tokens in a context of {context})"
+                ));
             }
-            KvCache::Shared { .. } | KvCache::Hooked(_) => return refuse(&format!("layer {layer} (its cache is shared)")),
+            KvCache::Shared { .. } | KvCache::Hooked(_) => {
+                return refuse(&format!("layer {layer} (its cache is shared)"))
+            }
         }
     }
     let model = info(&**config, caches.len(), metadata.max_seq_len);
     hook.check_model(&model)?;
     for (layer, cache) in caches.iter_mut().enumerate() {
-        *cache = KvCache::Hooked(HookedCache { hook: hook.clone(), layer, model, states: Vec::new(), poison: None });
+        *cache = KvCache::Hooked(HookedCache {
+            hook: hook.clone(),
+            layer,
+            model,
+            states: Vec::new(),
+            poison: None,
+        });
     }
     Ok(())
 }
@@ -221,7 +244,12 @@ pub struct HookedCache {
 
 impl fmt::Debug for HookedCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HookedCache(layer {}, batch of {})", self.layer, self.states.len())
+        write!(
+            f,
+            "HookedCache(layer {}, batch of {})",
+            self.layer,
+            self.states.len()
+        )
     }
 }
 
@@ -245,7 +273,12 @@ pub(crate) fn reset(caches: &mut [KvCache], seqs: &[&mut Sequence], start: bool)
     let infos: Vec<Arc<SeqInfo>> = seqs
         .iter()
         .filter(|_| start)
-        .map(|seq| Arc::new(SeqInfo { seq_id: *seq.id(), prompt: seq.get_toks().to_vec() }))
+        .map(|seq| {
+            Arc::new(SeqInfo {
+                seq_id: *seq.id(),
+                prompt: seq.get_toks().to_vec(),
+            })
+        })
         .collect();
     for cache in hooked_mut(caches) {
         cache.poison = None;
@@ -275,7 +308,12 @@ pub(crate) fn gather(caches: &mut [KvCache], seqs: &mut [&mut Sequence]) -> bool
         for seq in seqs.iter_mut() {
             match seq.normal_cache().get(cache.layer) {
                 Some(Some(KvCache::Hooked(one))) => cache.states.extend(one.states.iter().cloned()),
-                _ => cache.poison = Some(format!("sequence {} has no state; send the request again", seq.id())),
+                _ => {
+                    cache.poison = Some(format!(
+                        "sequence {} has no state; send the request again",
+                        seq.id()
+                    ))
+                }
             }
         }
     }
@@ -289,7 +327,11 @@ pub(crate) fn scatter(caches: &mut [KvCache], seqs: &mut [&mut Sequence]) -> boo
     }
     for cache in hooked_mut(caches) {
         for (seq, state) in seqs.iter_mut().zip(&cache.states) {
-            let one = HookedCache { states: vec![state.clone()], poison: None, ..cache.clone() };
+            let one = HookedCache {
+                states: vec![state.clone()],
+                poison: None,
+                ..cache.clone()
+            };
             seq.normal_cache()[cache.layer] = Some(KvCache::Hooked(one));
         }
     }
@@ -325,14 +367,25 @@ impl HookedCache {
         }
         let (batch, _, tokens, _) = k.dims4()?;
         if self.states.len() != batch {
-            candle_core::bail!("attention hook: layer {layer}: {} states for a batch of {batch}", self.states.len());
+            candle_core::bail!(
+                "attention hook: layer {layer}: {} states for a batch of {batch}",
+                self.states.len()
+            );
         }
         if tokens > 1 && self.seen() != 0 {
             candle_core::bail!("attention hook: layer {layer}: several tokens after the prompt; send them one by one");
         }
-        PENDING.with(|pending| match pending.replace(Some(Pending { id: k.id(), cache: self.clone() })) {
-            None => Ok((k, v)),
-            Some(left) => candle_core::bail!("attention hook: layer {}: its attention never ran", left.cache.layer),
+        PENDING.with(|pending| {
+            match pending.replace(Some(Pending {
+                id: k.id(),
+                cache: self.clone(),
+            })) {
+                None => Ok((k, v)),
+                Some(left) => candle_core::bail!(
+                    "attention hook: layer {}: its attention never ran",
+                    left.cache.layer
+                ),
+            }
         })
     }
 }
@@ -349,7 +402,12 @@ thread_local! {
 }
 
 /// The hook's attention if `k` is what the last `append` returned; `None` leaves the call to the runtime.
-pub(crate) fn attend_pending(q: &Tensor, k: &Tensor, v: &Tensor, params: &SdpaParams) -> Result<Option<Tensor>> {
+pub(crate) fn attend_pending(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    params: &SdpaParams,
+) -> Result<Option<Tensor>> {
     let Some(Pending { cache, .. }) =
         PENDING.with(|pending| pending.borrow_mut().take_if(|armed| armed.id == k.id()))
     else {
@@ -360,7 +418,10 @@ pub(crate) fn attend_pending(q: &Tensor, k: &Tensor, v: &Tensor, params: &SdpaPa
         candle_core::bail!("attention hook: layer {layer} has attention sinks, which a hook does not get; unset the hook");
     }
     let tokens = k.dim(2)?;
-    if let Some(window) = params.sliding_window.filter(|&window| cache.seen() + tokens > window) {
+    if let Some(window) = params
+        .sliding_window
+        .filter(|&window| cache.seen() + tokens > window)
+    {
         candle_core::bail!("attention hook: layer {layer}: more tokens than its sliding window of {window}; unset the hook");
     }
     let cx = AttendCx {
@@ -374,7 +435,9 @@ pub(crate) fn attend_pending(q: &Tensor, k: &Tensor, v: &Tensor, params: &SdpaPa
     };
     // Nothing above catches a panic: it would end the engine's thread and leave every client waiting.
     let out = catch_unwind(AssertUnwindSafe(|| cache.hook.attend(&cx, &cache.states)))
-        .unwrap_or_else(|panic| candle_core::bail!("attention hook: layer {layer}: panic: {}", message(&*panic)))?;
+        .unwrap_or_else(|panic| {
+            candle_core::bail!("attention hook: layer {layer}: panic: {}", message(&*panic))
+        })?;
     for state in &cache.states {
         state.seen.fetch_add(tokens, Ordering::AcqRel);
     }
@@ -383,7 +446,8 @@ pub(crate) fn attend_pending(q: &Tensor, k: &Tensor, v: &Tensor, params: &SdpaPa
 
 fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("unknown")
 }
 
 /// Runs one forward pass; afterwards no handle is left armed, and one that was is an error.
@@ -409,10 +473,18 @@ pub fn tokenizer(pipeline: &dyn Pipeline) -> Option<Arc<Tokenizer>> {
 pub fn model_info(pipeline: &dyn Pipeline) -> Option<ModelInfo> {
     let metadata = pipeline.get_metadata();
     let config = metadata.model_metadata.as_ref()?;
-    Some(info(&**config, metadata.num_hidden_layers, metadata.max_seq_len))
+    Some(info(
+        &**config,
+        metadata.num_hidden_layers,
+        metadata.max_seq_len,
+    ))
 }
 
-fn info(config: &(dyn ModelConfigLike + Send + Sync), layers: usize, max_seq_len: usize) -> ModelInfo {
+fn info(
+    config: &(dyn ModelConfigLike + Send + Sync),
+    layers: usize,
+    max_seq_len: usize,
+) -> ModelInfo {
     ModelInfo {
         layers,
         heads: config.num_attn_heads(),
