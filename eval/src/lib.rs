@@ -1,12 +1,35 @@
-//! Benchmarks of KV compression, and the reports that show them.
+//! Benchmarks of KV compression: what is asked, what an answer is worth, who answers, and the report.
+//!
+//! ```text
+//! datasets -> samples -> runner (a backend answers, metrics score) -> rows.jsonl -> report
+//! ```
+//!
+//! A [`Backend`] answers prompts: a model in this process (feature `engine`), or any OpenAI-compatible server
+//! ([`endpoint`]). The metrics know nothing of models, and the report reads rows only.
 #![deny(missing_docs)]
 
 #[cfg(feature = "engine")]
 pub mod bench;
+pub mod datasets;
+pub mod endpoint;
+mod error;
 pub mod home;
+pub mod job;
 pub mod metrics;
 #[cfg(feature = "engine")]
 pub mod needle;
+pub mod protocol;
 pub mod report;
 pub mod row;
+pub mod rows;
+pub mod runner;
+pub mod sample;
+pub mod suggest;
 pub mod table;
+pub mod variant;
+
+pub use error::Error;
+pub use job::{Backend, Completion, Failure, Job};
+pub use rows::Row;
+pub use sample::Sample;
+pub use variant::Variant;

@@ -1,18 +1,11 @@
-//! The commands and their options.
+//! The command line.
 
-use anyhow::{Context, Result};
+use crate::{Error, Kind, ScoreFile, Scorer, example::Grid, heatmap, run::Progress, show::Shown};
 use clap::{Args, Parser, Subcommand};
-use head_scoring::{Kind, ScoreFile, Scorer, example::Grid, heatmap, run::Progress, show::Shown};
 use headkv_engine::{Device, LoadOptions};
 use headkv_haystack::{Haystack, Patterns, Template, pattern::Builtin};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::{
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{ffi::OsString, num::NonZeroUsize, path::PathBuf, sync::atomic::AtomicBool};
 
 /// Measures how much each attention head retrieves, for any model that mistral.rs loads.
 #[derive(Parser)]
@@ -20,13 +13,13 @@ use std::{
     version,
     after_help = "Example: head-scoring score --model models/tiny --kind retrieval"
 )]
-pub struct Cli {
+struct Cli {
     #[command(subcommand)]
-    pub command: Command,
+    command: Command,
 }
 
 #[derive(Subcommand)]
-pub enum Command {
+enum Command {
     /// Score the heads of a model
     Score(Score),
     /// Print a score file, or compare two
@@ -40,7 +33,7 @@ pub enum Command {
     after_help = "Example: head-scoring score --model models/tiny --kind enhanced --lengths 1000,2000 --draws 12
 The run can be stopped with Ctrl-C; the same command goes on from there."
 )]
-pub struct Score {
+struct Score {
     /// A folder with config.json, tokenizer.json and safetensors, or a .gguf file
     #[arg(long)]
     model: PathBuf,
@@ -52,7 +45,7 @@ pub struct Score {
     needles: Option<PathBuf>,
     /// Needles to draw from the file's lines in turn [default: one per line]
     #[arg(long)]
-    draws: Option<usize>,
+    draws: Option<NonZeroUsize>,
     /// Seed of the drawn needles and of the generated haystack
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -69,11 +62,11 @@ pub struct Score {
     #[arg(long, default_value = "plain")]
     template: Template,
     /// The most tokens of an answer
-    #[arg(long, default_value_t = 50)]
-    max_tokens: usize,
+    #[arg(long, default_value = "50")]
+    max_tokens: NonZeroUsize,
     /// Examples that decode together
-    #[arg(long, default_value_t = 1)]
-    batch: usize,
+    #[arg(long, default_value = "1")]
+    batch: NonZeroUsize,
     /// cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: Device,
@@ -86,7 +79,7 @@ pub struct Score {
 #[command(
     after_help = "Example: head-scoring show head_scores/tiny_retrieval.json head_scores/tiny_enhanced.json"
 )]
-pub struct Show {
+struct Show {
     /// A score file
     file: PathBuf,
     /// Another one of the same model, to compare with
@@ -101,7 +94,7 @@ pub struct Show {
 
 #[derive(Args)]
 #[command(after_help = "Example: head-scoring convert a.json b.json --out merged.json")]
-pub struct Convert {
+struct Convert {
     /// Score files of one model
     #[arg(required = true)]
     files: Vec<PathBuf>,
@@ -110,7 +103,63 @@ pub struct Convert {
     out: PathBuf,
 }
 
-pub fn score(args: &Score) -> Result<()> {
+/// Why a command did not do what was asked.
+#[derive(Debug)]
+pub struct Failure {
+    /// One line for the person who typed it.
+    pub message: String,
+    /// The exit code: 1 if the same command can go on, 2 if something has to be changed first.
+    pub code: u8,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let code = if matches!(error, Error::Stopped { .. }) {
+            1
+        } else {
+            2
+        };
+        Self {
+            message: error.to_string(),
+            code,
+        }
+    }
+}
+
+/// Runs a command line, the program's name first. Results go to stdout, progress to stderr.
+///
+/// Scoring ends early, and can be resumed, once `stop` is set.
+///
+/// # Errors
+/// Whatever ends the program with another exit code than 0.
+pub fn run(args: impl IntoIterator<Item = OsString>, stop: &AtomicBool) -> Result<(), Failure> {
+    match Cli::try_parse_from(args) {
+        Ok(cli) => Ok(match cli.command {
+            Command::Score(args) => score(&args, stop),
+            Command::Show(args) => show(&args),
+            Command::Convert(args) => convert(&args),
+        }?),
+        // Help and version are not mistakes.
+        Err(asked) if !asked.use_stderr() => {
+            print!("{asked}");
+            Ok(())
+        }
+        Err(wrong) => {
+            // The first paragraph says what is wrong; the rest repeats the usage.
+            let text = wrong.to_string();
+            let lines = text
+                .trim_start_matches("error: ")
+                .lines()
+                .take_while(|line| !line.is_empty());
+            Err(Failure {
+                message: lines.map(str::trim).collect::<Vec<_>>().join(" "),
+                code: 2,
+            })
+        }
+    }
+}
+
+fn score(args: &Score, stop: &AtomicBool) -> Result<(), Error> {
     let patterns = match (&args.needles, args.kind) {
         (Some(file), _) => Patterns::read(file)?,
         (None, Kind::Reasoning) => Patterns::builtin(Builtin::Reasoning),
@@ -123,24 +172,20 @@ pub fn score(args: &Score) -> Result<()> {
             format!("generated, seed {}", args.seed),
         ),
     };
+    let draws = args.draws.map_or(patterns.len(), NonZeroUsize::get);
     let grid = Grid {
-        needles: patterns.draw(args.seed, args.draws.unwrap_or(patterns.len()))?,
+        needles: patterns.draw(args.seed, draws)?,
         haystack,
         lengths: args.lengths.clone(),
         depths: args.depths.clone(),
         template: args.template.clone(),
     };
-    let stop = Arc::new(AtomicBool::new(false));
-    let asked = stop.clone();
-    ctrlc::set_handler(move || asked.store(true, Ordering::Relaxed))
-        .context("cannot watch for Ctrl-C")?;
-
     let scorer = Scorer::load(LoadOptions {
         device: args.device,
         ..LoadOptions::new(&args.model)
     })?;
-    let examples = grid.examples(&scorer.engine())?;
-    let settings = scorer.settings(args.kind, &grid, &source, args.max_tokens, &examples)?;
+    let examples = grid.examples(scorer.engine())?;
+    let settings = scorer.settings(args.kind, &grid, &source, args.max_tokens.get(), &examples)?;
     let out = args
         .out
         .clone()
@@ -157,7 +202,7 @@ pub fn score(args: &Score) -> Result<()> {
             examples.len()
         ));
     };
-    let meta = scorer.run(&settings, &examples, &out, args.batch, &stop, show)?;
+    let meta = scorer.run(&settings, &examples, &out, args.batch.get(), stop, show)?;
     bar.finish();
     print!("{}", Shown::read(&out)?.report(10));
     eprintln!(
@@ -176,7 +221,7 @@ fn progress_bar(tokens: usize) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-pub fn show(args: &Show) -> Result<()> {
+fn show(args: &Show) -> Result<(), Error> {
     let first = Shown::read(&args.file)?;
     print!("{}", first.report(args.top));
     if let Some(other) = &args.other {
@@ -191,7 +236,7 @@ pub fn show(args: &Show) -> Result<()> {
     Ok(())
 }
 
-pub fn convert(args: &Convert) -> Result<()> {
+fn convert(args: &Convert) -> Result<(), Error> {
     let merged = ScoreFile::merged(&args.files)?;
     merged.write(&args.out)?;
     let ((layers, heads), (_, examples)) = (merged.shape(), merged.examples());

@@ -237,8 +237,10 @@ mod tests {
         fn files_survive_the_round_trip(
             layers in 1usize..5,
             heads in 1usize..13,
-            examples in prop::collection::vec(prop::collection::vec(0.001f64..2.0, 60), 1..6),
+            examples in prop::collection::vec(prop::collection::vec(1u32..2_000_000, 60), 1..6),
         ) {
+            let decimals = |scores: Vec<u32>| scores.into_iter().map(|x| f64::from(x) / 1e6).collect();
+            let examples: Vec<Vec<f64>> = examples.into_iter().map(decimals).collect();
             let mut file = ScoreFile::new(layers, heads);
             examples.iter().for_each(|scores| file.push(scores));
             let dir = tempfile::tempdir().unwrap();

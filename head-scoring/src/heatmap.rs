@@ -142,7 +142,11 @@ mod tests {
 
     #[test]
     fn shades_follow_the_scores() {
-        insta::assert_snapshot!(text(&scores()), @"");
+        insta::assert_snapshot!(text(&scores()), @r"
+        layer  heads 0 to 2 (· 0 to █ 1.0000)
+            0  ·░▒
+            1  █▒▓
+        ");
     }
 
     #[test]
@@ -150,7 +154,9 @@ mod tests {
         let svg = draw(&scores(), "tiny <retrieval>").unwrap();
         assert!(svg.starts_with("<svg") && svg.contains("tiny &lt;retrieval&gt;"));
         assert_eq!(svg.matches("width=\"18\" height=\"18\"").count(), 6);
-        // The largest score has viridis's last colour.
-        assert!(svg.contains("#FDE724") || svg.contains("#FDE725"), "{svg}");
+        // The largest score, layer 1 and head 0, has viridis's last colour.
+        let brightest =
+            "x=\"48\" y=\"86\" width=\"18\" height=\"18\" opacity=\"1\" fill=\"#FEE825\"";
+        assert!(svg.contains(brightest), "{svg}");
     }
 }

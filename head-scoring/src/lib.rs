@@ -9,6 +9,7 @@
 #![deny(missing_docs)]
 
 pub mod answer;
+pub mod cli;
 pub mod compare;
 mod error;
 pub mod estimator;

@@ -1,47 +1,31 @@
-//! The command line of head scoring.
+//! The program; see [`head_scoring::cli`].
 
-mod cli;
-
-use clap::Parser;
-use cli::{Cli, Command};
-use head_scoring::Error;
-use std::process::ExitCode;
+use std::{
+    env,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(asked) if !asked.use_stderr() => asked.exit(),
-        Err(wrong) => {
-            // Its first paragraph says what is wrong; the rest repeats the usage.
-            let text = wrong.to_string();
-            let lines = text.lines().take_while(|line| !line.is_empty());
-            eprintln!("{}", lines.map(str::trim).collect::<Vec<_>>().join(" "));
-            return ExitCode::from(2);
-        }
-    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
     tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env()
-                .unwrap_or_else(|_| "error".into()),
-        )
+        .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    let done = match cli.command {
-        Command::Score(args) => cli::score(&args),
-        Command::Show(args) => cli::show(&args),
-        Command::Convert(args) => cli::convert(&args),
-    };
-    match done {
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = stop.clone();
+    if let Err(error) = ctrlc::set_handler(move || asked.store(true, Ordering::Relaxed)) {
+        eprintln!("Ctrl-C will end the program at once: {error}");
+    }
+    match head_scoring::cli::run(env::args_os(), &stop) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(
-                if matches!(error.downcast_ref(), Some(Error::Stopped { .. })) {
-                    1
-                } else {
-                    2
-                },
-            )
+        Err(failure) => {
+            eprintln!("error: {}", failure.message);
+            ExitCode::from(failure.code)
         }
     }
 }

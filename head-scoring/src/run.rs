@@ -143,6 +143,25 @@ impl Scorer {
             .collect())
     }
 
+    /// That every prompt and its answer fit the model, before any work is done.
+    fn check_lengths(&self, examples: &[Example], max_tokens: usize) -> Result<(), Error> {
+        let prompt = examples
+            .iter()
+            .map(|example| example.prompt.len())
+            .max()
+            .unwrap_or(0);
+        let context = self.engine.context();
+        if prompt + max_tokens > context {
+            return Err(headkv_engine::Error::TooLong {
+                prompt,
+                answer: max_tokens,
+                context,
+            }
+            .into());
+        }
+        Ok(())
+    }
+
     /// Scores every head over all examples that are answered right, and writes the score file at the end.
     ///
     /// `batch` examples decode together. Outcomes are kept beside `out` until then, so that a run that was stopped (by
@@ -159,6 +178,7 @@ impl Scorer {
         stop: &AtomicBool,
         mut progress: impl FnMut(Progress),
     ) -> Result<Meta, Error> {
+        self.check_lengths(examples, settings.max_tokens)?;
         let mut session = Session::open(&unfinished(out), settings)?;
         let left: Vec<usize> = (0..examples.len())
             .filter(|i| !session.done.contains_key(i))

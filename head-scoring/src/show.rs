@@ -76,7 +76,7 @@ impl Shown {
         let mean = total / values.len() as f64;
         let _ = writeln!(
             text,
-            "mean {mean:.4}, largest {:.4}; half of the total in {} heads",
+            "mean {mean:.4}, largest {:.4}; half of the total in the best {}",
             values[best[0]],
             half.count()
         );
@@ -141,13 +141,25 @@ mod tests {
 
     #[test]
     fn a_report_names_the_best_heads() {
-        insta::assert_snapshot!(shown(&[0.0, 0.01, 0.5, 0.1, 0.0, 0.2, 0.04, 0.0]).report(3), @"");
+        insta::assert_snapshot!(shown(&[0.0, 0.01, 0.5, 0.1, 0.0, 0.2, 0.04, 0.0]).report(3), @r"
+    s.json: 2 layers x 4 heads, 3 examples a head
+    mean 0.1063, largest 0.5000; half of the total in the best 1
+
+    rank  head     score   share
+       1  0-2     0.5000   58.8 %
+       2  1-1     0.2000   23.5 %
+       3  0-3     0.1000   11.8 %
+
+    layer  heads 0 to 3 (· 0 to █ 0.5000)
+        0  ·░█░
+        1  ·▒░·
+    ");
     }
 
     #[test]
     fn files_of_different_models_do_not_compare() {
         let (a, b) = (shown(&[1.0, 0.0, 0.2, 0.1]), shown(&[0.0, 1.0]));
-        insta::assert_snapshot!(a.comparison(&a, 2).unwrap(), @"");
-        insta::assert_snapshot!(a.comparison(&b, 2).unwrap_err().to_string(), @"");
+        insta::assert_snapshot!(a.comparison(&a, 2).unwrap(), @"Pearson 1.0000, Spearman 1.0000, 2 of the top 2 heads in both");
+        insta::assert_snapshot!(a.comparison(&b, 2).unwrap_err().to_string(), @"s.json has 2 layers x 2 heads, but s.json has 2 x 1; use files of one model");
     }
 }

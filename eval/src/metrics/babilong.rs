@@ -2,16 +2,16 @@
 
 /// The tasks, `qa1` to `qa20`.
 pub const TASKS: [&str; 20] = [
-    "qa1", "qa2", "qa3", "qa4", "qa5", "qa6", "qa7", "qa8", "qa9", "qa10", "qa11", "qa12", "qa13", "qa14", "qa15", "qa16",
-    "qa17", "qa18", "qa19", "qa20",
+    "qa1", "qa2", "qa3", "qa4", "qa5", "qa6", "qa7", "qa8", "qa9", "qa10", "qa11", "qa12", "qa13",
+    "qa14", "qa15", "qa16", "qa17", "qa18", "qa19", "qa20",
 ];
 
 /// What answers to a task can be; nothing for an unknown task.
 pub fn labels(task: &str) -> &'static [&'static str] {
     match task {
-        "qa1" | "qa2" | "qa3" | "qa4" | "qa11" | "qa12" | "qa13" => {
-            &["bathroom", "bedroom", "garden", "hallway", "kitchen", "office"]
-        }
+        "qa1" | "qa2" | "qa3" | "qa4" | "qa11" | "qa12" | "qa13" => &[
+            "bathroom", "bedroom", "garden", "hallway", "kitchen", "office",
+        ],
         "qa5" => &["bill", "fred", "jeff", "mary", "apple", "football", "milk"],
         "qa6" | "qa9" | "qa17" | "qa18" => &["no", "yes"],
         "qa7" => &["none", "one", "three", "two"],
@@ -20,8 +20,12 @@ pub fn labels(task: &str) -> &'static [&'static str] {
         "qa14" => &["bedroom", "cinema", "kitchen", "office", "park", "school"],
         "qa15" => &["cat", "mouse", "sheep", "wolf"],
         "qa16" => &["gray", "green", "white", "yellow"],
-        "qa19" => &["e,e", "e,n", "e,s", "n,e", "n,n", "n,w", "s,e", "s,s", "s,w", "w,n", "w,s", "w,w"],
-        "qa20" => &["bedroom", "bored", "garden", "hungry", "kitchen", "thirsty", "tired"],
+        "qa19" => &[
+            "e,e", "e,n", "e,s", "n,e", "n,n", "n,w", "s,e", "s,s", "s,w", "w,n", "w,s", "w,w",
+        ],
+        "qa20" => &[
+            "bedroom", "bored", "garden", "hungry", "kitchen", "thirsty", "tired",
+        ],
         _ => &[],
     }
 }
@@ -32,7 +36,11 @@ pub fn labels(task: &str) -> &'static [&'static str] {
 /// As in the reference, a label counts wherever its letters occur: the right `none` of `qa7` also names `one`, and is
 /// wrong.
 pub fn correct(task: &str, question: &str, prediction: &str, target: &str) -> bool {
-    let (question, target, prediction) = (question.to_lowercase(), target.to_lowercase(), prediction.to_lowercase());
+    let (question, target, prediction) = (
+        question.to_lowercase(),
+        target.to_lowercase(),
+        prediction.to_lowercase(),
+    );
     let first = |text: &'_ str, end: &str| text.find(end).unwrap_or(text.len());
     let sentence = &prediction[..first(&prediction, ".")];
     let sentence = &sentence[..first(sentence, "<context>")];
@@ -62,13 +70,28 @@ mod tests {
 
     #[test]
     fn labels_of_the_question_do_not_count() {
-        assert!(correct("qa4", "What is north of the kitchen?", "The kitchen is south of the office.", "office"));
+        assert!(correct(
+            "qa4",
+            "What is north of the kitchen?",
+            "The kitchen is south of the office.",
+            "office"
+        ));
     }
 
     #[test]
     fn sets_and_directions() {
-        assert!(correct("qa8", "What is Mary carrying?", "milk and apple", "apple,milk"));
-        assert!(!correct("qa8", "What is Mary carrying?", "milk, apple, football", "apple,milk"));
+        assert!(correct(
+            "qa8",
+            "What is Mary carrying?",
+            "milk and apple",
+            "apple,milk"
+        ));
+        assert!(!correct(
+            "qa8",
+            "What is Mary carrying?",
+            "milk, apple, football",
+            "apple,milk"
+        ));
         assert!(correct("qa19", "How do you go?", "n,w", "n,w"));
         assert!(!correct("qa7", "How many?", "none", "none"));
     }

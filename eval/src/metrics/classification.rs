@@ -5,7 +5,10 @@
 /// A named class that is a part of the right one's name does not count. As in LongBench, the class behind one that was
 /// dropped for that reason is not looked at (its loop removes from the list that it walks).
 pub fn classification(prediction: &str, reference: &str, classes: &[String]) -> f64 {
-    let mut named: Vec<&String> = classes.iter().filter(|class| prediction.contains(class.as_str())).collect();
+    let mut named: Vec<&String> = classes
+        .iter()
+        .filter(|class| prediction.contains(class.as_str()))
+        .collect();
     let mut at = 0;
     while let Some(&class) = named.get(at) {
         if reference.contains(class.as_str()) && class != reference {
@@ -16,7 +19,11 @@ pub fn classification(prediction: &str, reference: &str, classes: &[String]) -> 
         }
         at += 1;
     }
-    if named.iter().any(|class| *class == reference) { 1.0 / named.len() as f64 } else { 0.0 }
+    if named.iter().any(|class| *class == reference) {
+        1.0 / named.len() as f64
+    } else {
+        0.0
+    }
 }
 
 #[cfg(test)]
@@ -32,7 +39,10 @@ mod tests {
         let known = classes(&["Food", "Date", "Other location", "location"]);
         assert_eq!(classification("Food or Date", "Date", &known), 0.5);
         assert_eq!(classification("food", "Food", &known), 0.0);
-        assert_eq!(classification("Other location", "Other location", &known), 1.0);
+        assert_eq!(
+            classification("Other location", "Other location", &known),
+            1.0
+        );
     }
 
     #[test]

@@ -61,12 +61,18 @@ impl Metric {
 
     /// The metric of that name.
     pub fn find(name: &str) -> Option<Metric> {
-        Self::ALL.iter().find(|(_, known)| *known == name).map(|(metric, _)| *metric)
+        Self::ALL
+            .iter()
+            .find(|(_, known)| *known == name)
+            .map(|(metric, _)| *metric)
     }
 
     /// Its name.
     pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(metric, _)| *metric == self).map_or("", |(_, name)| name)
+        Self::ALL
+            .iter()
+            .find(|(metric, _)| *metric == self)
+            .map_or("", |(_, name)| name)
     }
 
     /// The score of a prediction against one reference, 0 to 1; `classes` are those of a classification.
@@ -87,7 +93,11 @@ impl Metric {
 
 /// The harmonic mean of precision and recall; 0 if both are.
 fn f_measure(precision: f64, recall: f64) -> f64 {
-    if precision + recall > 0.0 { 2.0 * precision * recall / (precision + recall) } else { 0.0 }
+    if precision + recall > 0.0 {
+        2.0 * precision * recall / (precision + recall)
+    } else {
+        0.0
+    }
 }
 
 /// How many items two lists share, each as often as it occurs in both.
@@ -96,6 +106,11 @@ fn overlap<T: std::hash::Hash + Eq>(a: &[T], b: &[T]) -> usize {
     for item in a {
         *left.entry(item).or_insert(0usize) += 1;
     }
-    let take = |item: &&T| left.get_mut(*item).filter(|n| **n > 0).map(|n| *n -= 1).is_some();
+    let take = |item: &&T| {
+        left.get_mut(*item)
+            .filter(|n| **n > 0)
+            .map(|n| *n -= 1)
+            .is_some()
+    };
     b.iter().filter(take).count()
 }

@@ -16,7 +16,9 @@ pub fn stem(word: &str) -> String {
         return word.into();
     }
     let steps = [step1a, step1b, step1c, step2, step3, step4, step5a, step5b];
-    steps.iter().fold(word.to_string(), |word, step| step(&word))
+    steps
+        .iter()
+        .fold(word.to_string(), |word, step| step(&word))
 }
 
 /// NLTK: words that are looked up.
@@ -49,7 +51,9 @@ fn is_consonant(word: &[u8], at: usize) -> bool {
 
 fn measure(word: &str) -> usize {
     let word = word.as_bytes();
-    (1..word.len()).filter(|&at| !is_consonant(word, at - 1) && is_consonant(word, at)).count()
+    (1..word.len())
+        .filter(|&at| !is_consonant(word, at - 1) && is_consonant(word, at))
+        .count()
 }
 
 fn has_vowel(word: &str) -> bool {
@@ -68,7 +72,11 @@ fn ends_cvc(word: &str) -> bool {
     let bytes = word.as_bytes();
     let n = bytes.len();
     let consonant = |back: usize| is_consonant(bytes, n - back);
-    (n >= 3 && consonant(3) && !consonant(2) && consonant(1) && !matches!(bytes[n - 1], b'w' | b'x' | b'y'))
+    (n >= 3
+        && consonant(3)
+        && !consonant(2)
+        && consonant(1)
+        && !matches!(bytes[n - 1], b'w' | b'x' | b'y'))
         || (n == 2 && !consonant(2) && consonant(1))
 }
 
@@ -76,7 +84,11 @@ fn ends_cvc(word: &str) -> bool {
 fn replace(word: &str, rules: &[(&str, &str)], test: impl Fn(&str, &str) -> bool) -> String {
     for (suffix, replacement) in rules {
         if let Some(rest) = word.strip_suffix(suffix) {
-            return if test(rest, suffix) { format!("{rest}{replacement}") } else { word.into() };
+            return if test(rest, suffix) {
+                format!("{rest}{replacement}")
+            } else {
+                word.into()
+            };
         }
     }
     word.into()
@@ -88,7 +100,11 @@ fn step1a(word: &str) -> String {
     if word.len() == 4 && word.ends_with("ies") {
         return word[..3].into();
     }
-    replace(word, &[("sses", "ss"), ("ies", "i"), ("ss", "ss"), ("s", "")], |_, _| true)
+    replace(
+        word,
+        &[("sses", "ss"), ("ies", "i"), ("ss", "ss"), ("s", "")],
+        |_, _| true,
+    )
 }
 
 /// -ed and -ing.
@@ -98,9 +114,15 @@ fn step1b(word: &str) -> String {
         return format!("{rest}{}", if word.len() == 4 { "ie" } else { "i" });
     }
     if let Some(rest) = word.strip_suffix("eed") {
-        return if measure(rest) > 0 { format!("{rest}ee") } else { word.into() };
+        return if measure(rest) > 0 {
+            format!("{rest}ee")
+        } else {
+            word.into()
+        };
     }
-    let stripped = ["ed", "ing"].iter().find_map(|suffix| word.strip_suffix(suffix).filter(|rest| has_vowel(rest)));
+    let stripped = ["ed", "ing"]
+        .iter()
+        .find_map(|suffix| word.strip_suffix(suffix).filter(|rest| has_vowel(rest)));
     let Some(rest) = stripped else {
         return word.into();
     };
@@ -110,19 +132,32 @@ fn step1b(word: &str) -> String {
         }
     }
     if ends_double_consonant(rest) {
-        return if rest.ends_with(['l', 's', 'z']) { rest.into() } else { rest[..rest.len() - 1].into() };
+        return if rest.ends_with(['l', 's', 'z']) {
+            rest.into()
+        } else {
+            rest[..rest.len() - 1].into()
+        };
     }
-    if measure(rest) == 1 && ends_cvc(rest) { format!("{rest}e") } else { rest.into() }
+    if measure(rest) == 1 && ends_cvc(rest) {
+        format!("{rest}e")
+    } else {
+        rest.into()
+    }
 }
 
 /// -y. NLTK: only behind a consonant that is not the first letter.
 fn step1c(word: &str) -> String {
-    replace(word, &[("y", "i")], |rest, _| rest.len() > 1 && is_consonant(rest.as_bytes(), rest.len() - 1))
+    replace(word, &[("y", "i")], |rest, _| {
+        rest.len() > 1 && is_consonant(rest.as_bytes(), rest.len() - 1)
+    })
 }
 
 /// Double suffixes. NLTK: `bli`, `fulli` and `logi`, and `alli` is taken off before the rest is looked at again.
 fn step2(word: &str) -> String {
-    if word.strip_suffix("alli").is_some_and(|rest| measure(rest) > 0) {
+    if word
+        .strip_suffix("alli")
+        .is_some_and(|rest| measure(rest) > 0)
+    {
         return step2(&word[..word.len() - 2]);
     }
     let rules = [
@@ -158,30 +193,43 @@ fn step2(word: &str) -> String {
 
 /// -ful, -ness and the like.
 fn step3(word: &str) -> String {
-    let rules =
-        [("icate", "ic"), ("ative", ""), ("alize", "al"), ("iciti", "ic"), ("ical", "ic"), ("ful", ""), ("ness", "")];
+    let rules = [
+        ("icate", "ic"),
+        ("ative", ""),
+        ("alize", "al"),
+        ("iciti", "ic"),
+        ("ical", "ic"),
+        ("ful", ""),
+        ("ness", ""),
+    ];
     replace(word, &rules, |rest, _| measure(rest) > 0)
 }
 
 /// Single suffixes behind long stems.
 fn step4(word: &str) -> String {
     let suffixes = [
-        "al", "ance", "ence", "er", "ic", "able", "ible", "ant", "ement", "ment", "ent", "ion", "ou", "ism", "ate", "iti",
-        "ous", "ive", "ize",
+        "al", "ance", "ence", "er", "ic", "able", "ible", "ant", "ement", "ment", "ent", "ion",
+        "ou", "ism", "ate", "iti", "ous", "ive", "ize",
     ];
-    replace(word, &suffixes.map(|suffix| (suffix, "")), |rest, suffix| {
-        measure(rest) > 1 && (suffix != "ion" || rest.ends_with(['s', 't']))
-    })
+    replace(
+        word,
+        &suffixes.map(|suffix| (suffix, "")),
+        |rest, suffix| measure(rest) > 1 && (suffix != "ion" || rest.ends_with(['s', 't'])),
+    )
 }
 
 /// The last e.
 fn step5a(word: &str) -> String {
-    replace(word, &[("e", "")], |rest, _| measure(rest) > 1 || (measure(rest) == 1 && !ends_cvc(rest)))
+    replace(word, &[("e", "")], |rest, _| {
+        measure(rest) > 1 || (measure(rest) == 1 && !ends_cvc(rest))
+    })
 }
 
 /// The last double l.
 fn step5b(word: &str) -> String {
-    replace(word, &[("ll", "l")], |_, _| measure(&word[..word.len() - 1]) > 1)
+    replace(word, &[("ll", "l")], |_, _| {
+        measure(&word[..word.len() - 1]) > 1
+    })
 }
 
 #[cfg(test)]

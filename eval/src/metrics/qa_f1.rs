@@ -8,8 +8,7 @@ use std::sync::LazyLock;
 pub(super) static JIEBA: LazyLock<Jieba> = LazyLock::new(Jieba::new);
 
 /// The punctuation that LongBench drops from Chinese answers, besides the ASCII marks.
-const CHINESE_PUNCTUATION: &str =
-    "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､、〃》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏.";
+const CHINESE_PUNCTUATION: &str = "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､、〃》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏.";
 
 /// F1 over words: lower case, no ASCII punctuation, no articles.
 pub fn qa_f1(prediction: &str, reference: &str) -> f64 {
@@ -26,13 +25,22 @@ fn f1(prediction: &[String], reference: &[String]) -> f64 {
     if same == 0.0 {
         return 0.0;
     }
-    f_measure(same / prediction.len() as f64, same / reference.len() as f64)
+    f_measure(
+        same / prediction.len() as f64,
+        same / reference.len() as f64,
+    )
 }
 
 fn words(text: &str) -> Vec<String> {
     let lower = text.to_lowercase();
-    let plain: String = lower.chars().filter(|c| !c.is_ascii_punctuation()).collect();
-    without_articles(&plain).split_whitespace().map(String::from).collect()
+    let plain: String = lower
+        .chars()
+        .filter(|c| !c.is_ascii_punctuation())
+        .collect();
+    without_articles(&plain)
+        .split_whitespace()
+        .map(String::from)
+        .collect()
 }
 
 /// Replaces `a`, `an` and `the` by a space wherever they are a whole word; a word is letters and digits in a row, so
@@ -43,7 +51,11 @@ fn without_articles(text: &str) -> String {
     while !rest.is_empty() {
         let inside = |c: char| c.is_alphanumeric();
         let word = rest.find(|c| !inside(c)).unwrap_or(rest.len());
-        out.push_str(if matches!(&rest[..word], "a" | "an" | "the") { " " } else { &rest[..word] });
+        out.push_str(if matches!(&rest[..word], "a" | "an" | "the") {
+            " "
+        } else {
+            &rest[..word]
+        });
         let next = rest[word..].find(inside).map_or(rest.len(), |at| word + at);
         out.push_str(&rest[word..next]);
         rest = &rest[next..];
@@ -52,7 +64,9 @@ fn without_articles(text: &str) -> String {
 }
 
 fn words_zh(text: &str) -> Vec<String> {
-    let kept = |c: &char| !(c.is_ascii_punctuation() || CHINESE_PUNCTUATION.contains(*c) || c.is_whitespace());
+    let kept = |c: &char| {
+        !(c.is_ascii_punctuation() || CHINESE_PUNCTUATION.contains(*c) || c.is_whitespace())
+    };
     let cut = JIEBA.cut(text, true).into_iter();
     let words = cut.map(|word| word.to_lowercase().chars().filter(kept).collect::<String>());
     words.filter(|word| !word.is_empty()).collect()
@@ -77,7 +91,10 @@ mod tests {
 
     #[test]
     fn chinese_is_cut_into_words() {
-        assert_eq!(words_zh("我来到北京， 清华大学。"), ["我", "来到", "北京", "清华大学"]);
+        assert_eq!(
+            words_zh("我来到北京， 清华大学。"),
+            ["我", "来到", "北京", "清华大学"]
+        );
         assert_eq!(qa_f1_zh("北京。", "《北京"), 2.0 / 3.0);
     }
 }

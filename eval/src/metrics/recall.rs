@@ -4,7 +4,10 @@
 /// arXiv 2404.06654, "string match all").
 pub fn recall(prediction: &str, values: &[String]) -> f64 {
     let prediction = prediction.to_lowercase();
-    let found = values.iter().filter(|value| prediction.contains(&value.to_lowercase())).count();
+    let found = values
+        .iter()
+        .filter(|value| prediction.contains(&value.to_lowercase()))
+        .count();
     found as f64 / values.len().max(1) as f64
 }
 

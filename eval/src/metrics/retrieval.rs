@@ -3,7 +3,8 @@
 use regex::Regex;
 use std::sync::LazyLock;
 
-static NUMBER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\d+").expect("the pattern is valid"));
+static NUMBER: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"\d+").expect("the pattern is valid"));
 
 /// For references such as `Paragraph 7`.
 pub fn retrieval(prediction: &str, reference: &str) -> f64 {
@@ -17,9 +18,19 @@ pub fn retrieval_zh(prediction: &str, reference: &str) -> f64 {
 
 /// For references that are a number.
 pub fn count(prediction: &str, reference: &str) -> f64 {
-    let numbers: Vec<_> = NUMBER.find_iter(prediction).map(|found| found.as_str()).collect();
-    let right = numbers.iter().filter(|number| **number == reference).count();
-    if numbers.is_empty() { 0.0 } else { right as f64 / numbers.len() as f64 }
+    let numbers: Vec<_> = NUMBER
+        .find_iter(prediction)
+        .map(|found| found.as_str())
+        .collect();
+    let right = numbers
+        .iter()
+        .filter(|number| **number == reference)
+        .count();
+    if numbers.is_empty() {
+        0.0
+    } else {
+        right as f64 / numbers.len() as f64
+    }
 }
 
 /// The number right behind the first `word` that has one.

@@ -22,7 +22,8 @@ pub fn rouge(prediction: &str, reference: &str) -> f64 {
             union.extend(lcs(expected, predicted).into_iter().copied());
         }
     }
-    let distinct = |sentences: &[Vec<&str>]| sentences.iter().flatten().collect::<HashSet<_>>().len() as f64;
+    let distinct =
+        |sentences: &[Vec<&str>]| sentences.iter().flatten().collect::<HashSet<_>>().len() as f64;
     let precision = union.len() as f64 / distinct(&predicted);
     let recall = union.len() as f64 / distinct(&expected);
     2.0 * precision * recall / (precision + recall + EPSILON)
@@ -36,9 +37,11 @@ pub fn rouge_zh(prediction: &str, reference: &str) -> f64 {
 
 /// Sentences as lists of words. Between two periods that enclose white space there is one empty word.
 fn sentences(text: &str) -> Vec<Vec<&str>> {
-    let words = |sentence: &'_ str| -> Vec<&str> { sentence.split_whitespace().collect() };
     let filled = text.split('.').filter(|sentence| !sentence.is_empty());
-    filled.map(words).map(|words| if words.is_empty() { vec![""] } else { words }).collect()
+    let words = filled.map(|sentence| sentence.split_whitespace().collect::<Vec<_>>());
+    words
+        .map(|words| if words.is_empty() { vec![""] } else { words })
+        .collect()
 }
 
 #[cfg(test)]

@@ -17,27 +17,48 @@ impl Rouge {
     fn new(shared: usize, predicted: usize, expected: usize) -> Self {
         let precision = shared as f64 / predicted.max(1) as f64;
         let recall = shared as f64 / expected.max(1) as f64;
-        Self { precision, recall, f: f_measure(precision, recall) }
+        Self {
+            precision,
+            recall,
+            f: f_measure(precision, recall),
+        }
     }
 }
 
 /// Words in common (Lin 2004, ROUGE-N with n = 1).
 pub fn rouge1(prediction: &str, reference: &str) -> Rouge {
     let (predicted, expected) = (words(prediction), words(reference));
-    Rouge::new(overlap(&predicted, &expected), predicted.len(), expected.len())
+    Rouge::new(
+        overlap(&predicted, &expected),
+        predicted.len(),
+        expected.len(),
+    )
 }
 
 /// The longest common subsequence of words (Lin 2004, ROUGE-L of one sentence).
 pub fn rouge_l(prediction: &str, reference: &str) -> Rouge {
     let (predicted, expected) = (words(prediction), words(reference));
-    Rouge::new(lcs(&expected, &predicted).len(), predicted.len(), expected.len())
+    Rouge::new(
+        lcs(&expected, &predicted).len(),
+        predicted.len(),
+        expected.len(),
+    )
 }
 
 /// Runs of ASCII letters and digits in lower case; those of more than three are stemmed.
 fn words(text: &str) -> Vec<String> {
     let lower = text.to_lowercase();
-    let runs = lower.split(|c: char| !c.is_ascii_alphanumeric()).filter(|run| !run.is_empty());
-    runs.map(|run| if run.len() > 3 { stem(run) } else { run.to_string() }).collect()
+    let runs = lower
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|run| !run.is_empty());
+    runs.map(|run| {
+        if run.len() > 3 {
+            stem(run)
+        } else {
+            run.to_string()
+        }
+    })
+    .collect()
 }
 
 #[cfg(test)]

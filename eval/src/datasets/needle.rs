@@ -1,0 +1,96 @@
+//! The needle test: one fact at a known depth of a context of a known length.
+
+use super::Target;
+use crate::{
+    Error, Sample,
+    sample::{Prompt, Scoring},
+};
+use headkv_haystack::{Haystack, Inserter, Needle, Template, needle};
+use std::path::{Path, PathBuf};
+
+/// The most tokens of an answer.
+const MAX_TOKENS: usize = 50;
+
+/// What to run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// A text file or a folder of them; generated text if there is none.
+    pub haystack: Option<PathBuf>,
+    /// The seed of generated text.
+    pub seed: u64,
+    /// `san-francisco`, `two-hops` or a JSON Lines file.
+    pub needles: String,
+    /// Lengths in tokens of context with needle; the question is not counted.
+    pub lengths: Vec<usize>,
+    /// Depths in percent of the context.
+    pub depths: Vec<f64>,
+    /// How context and question become a prompt.
+    pub template: Template,
+}
+
+/// Puts every needle at every depth of every length.
+///
+/// # Errors
+/// A haystack or needle file that cannot be read, a needle that does not fit, a prompt longer than the model's context.
+pub fn samples(options: &Options, target: &Target) -> Result<Vec<Sample>, Error> {
+    let haystack = haystack(options.haystack.as_deref(), options.seed)?;
+    let longest = options.lengths.iter().copied().max().unwrap_or(0);
+    if longest + MAX_TOKENS > target.context {
+        return Err(Error::Option(format!(
+            "a context of {longest} tokens with question and answer does not fit the {} of {}; lower --lengths",
+            target.context, target.model
+        )));
+    }
+    let inserter = Inserter::new(target.tokenizer, &haystack, longest)?;
+    let mut samples = Vec::new();
+    for (name, needle) in needles(&options.needles)? {
+        for &length in &options.lengths {
+            for &depth in &options.depths {
+                let context = inserter.insert(&needle.needle, length, depth)?;
+                let text = options.template.fill(&context.text, &needle.question);
+                samples.push(Sample {
+                    benchmark: "needle",
+                    dataset: name.clone(),
+                    id: format!("{length}/{depth}"),
+                    length: Some(length),
+                    depth: Some(depth),
+                    bucket: None,
+                    protocol: options.template.to_string(),
+                    prompt: Prompt {
+                        text,
+                        chat: options.template.is_chat(),
+                        special: !options.template.is_chat(),
+                    },
+                    max_tokens: MAX_TOKENS,
+                    stop: vec!["\n".into()],
+                    scoring: Scoring::Needle {
+                        answer: needle.answer.clone(),
+                        needle: needle.needle.clone(),
+                    },
+                });
+            }
+        }
+    }
+    Ok(samples)
+}
+
+/// A text file or folder, or generated text.
+pub(super) fn haystack(path: Option<&Path>, seed: u64) -> Result<Haystack, Error> {
+    Ok(match path {
+        Some(path) => Haystack::read(path)?,
+        None => Haystack::generated(seed),
+    })
+}
+
+fn needles(source: &str) -> Result<Vec<(String, Needle)>, Error> {
+    Ok(match source {
+        "san-francisco" => vec![(source.into(), needle::san_francisco())],
+        "two-hops" => vec![(source.into(), needle::two_hops())],
+        file => {
+            let needles = needle::read(Path::new(file))?.into_iter().enumerate();
+            needles
+                .map(|(at, needle)| (format!("needle {}", at + 1), needle))
+                .collect()
+        }
+    })
+}

@@ -1,0 +1,62 @@
+//! What a backend is asked and what it answers.
+
+use crate::{Error, Variant, sample::Prompt};
+
+/// One prompt to be answered under one variant.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'a> {
+    /// The prompt.
+    pub prompt: &'a Prompt,
+    /// The most tokens to generate.
+    pub max_tokens: usize,
+    /// Texts that end the answer, besides the model's own end tokens; they are not part of it.
+    pub stop: &'a [String],
+}
+
+/// An answer and what it took.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Completion {
+    /// The answer's text.
+    pub text: String,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens generated.
+    pub tokens: usize,
+    /// Seconds from the request to the first token, where they are known apart.
+    pub prompt_seconds: Option<f64>,
+    /// Seconds from the first token to the last, or for the whole request where the prompt's are unknown.
+    pub decode_seconds: f64,
+    /// Bytes of keys and values held at the end, where they are known.
+    pub kv_bytes: Option<usize>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Failure {
+    /// This prompt failed; others may not.
+    #[error("{0}")]
+    Row(String),
+    /// No prompt can be answered.
+    #[error("{0}")]
+    Fatal(String),
+}
+
+/// Answers prompts, greedily: the same job gets the same answer.
+pub trait Backend: Sync {
+    /// Prepares for the jobs of that variant, which all come after this call and before the next one.
+    ///
+    /// # Errors
+    /// A variant that the model cannot run.
+    fn configure(&self, variant: &Variant) -> Result<(), Error>;
+
+    /// Answers one job.
+    ///
+    /// # Errors
+    /// A [`Failure`]; the backend has already retried what was worth it.
+    fn complete(&self, job: &Job) -> Result<Completion, Failure>;
+
+    /// How many jobs it takes at the same time.
+    fn concurrency(&self) -> usize {
+        1
+    }
+}

@@ -1,0 +1,384 @@
+//! Runs every sample under every variant, once.
+
+use crate::{
+    Backend, Error, Failure, Job, Row, Sample, Variant,
+    rows::{Model, Store, key},
+};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::{
+    str::FromStr,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// One part of a run that is spread over several machines: `1/4` is the first of four.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    index: usize,
+    count: usize,
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self { index: 1, count: 1 }
+    }
+}
+
+impl Shard {
+    /// Whether the job of that number belongs to this shard.
+    fn owns(self, job: usize) -> bool {
+        job % self.count == self.index - 1
+    }
+}
+
+impl FromStr for Shard {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let numbers = text
+            .split_once('/')
+            .and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+        match numbers {
+            Some((index, count)) if (1..=count).contains(&index) => Ok(Self { index, count }),
+            _ => Err(Error::Option(format!(
+                "shard `{text}` is not i/n with i from 1 to n, such as 1/4"
+            ))),
+        }
+    }
+}
+
+/// What a run does besides its jobs.
+#[derive(Clone, Copy)]
+pub struct Options<'a> {
+    /// The part of the jobs that this run does.
+    pub shard: Shard,
+    /// Set from outside to end the run after the jobs in progress.
+    pub stop: &'a AtomicBool,
+}
+
+/// What a run did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Summary {
+    /// Prompts answered.
+    pub done: usize,
+    /// Prompts that had an answer already.
+    pub skipped: usize,
+    /// Prompts without an answer, with the first reasons.
+    pub failed: usize,
+    /// The first few reasons.
+    pub reasons: Vec<String>,
+    /// Whether it was stopped.
+    pub stopped: bool,
+    /// Seconds in the model, over all prompts.
+    pub model_seconds: f64,
+    /// Tokens of all prompts.
+    pub prompt_tokens: usize,
+    /// Tokens of all answers.
+    pub tokens: usize,
+}
+
+/// Reasons that a summary lists.
+const REASONS: usize = 3;
+
+/// Answers every sample under every variant, except those that the store has.
+///
+/// # Errors
+/// A variant that the backend cannot run, a store that cannot be written, or a backend that fails for good. Prompts that
+/// fail alone are rows with an error, and the run goes on.
+pub fn run(
+    samples: &[Sample],
+    variants: &[Variant],
+    model: &Model,
+    backend: &dyn Backend,
+    store: &mut Store,
+    options: Options,
+) -> Result<Summary, Error> {
+    let mut summary = Summary::default();
+    let mut todo: Vec<(&Variant, Vec<&Sample>)> = Vec::new();
+    for (at, variant) in variants.iter().enumerate() {
+        let mine = (0..)
+            .zip(samples)
+            .filter(|(job, _)| options.shard.owns(at * samples.len() + job));
+        let (had, new): (Vec<_>, Vec<_>) = mine
+            .map(|(_, sample)| sample)
+            .partition(|sample| store.has(&key(sample, model, variant)));
+        summary.skipped += had.len();
+        todo.push((variant, new));
+    }
+    let bar = ProgressBar::new(todo.iter().map(|(_, samples)| samples.len() as u64).sum());
+    let style = ProgressStyle::with_template("{bar:30.cyan/blue} {pos}/{len}  {eta} left  {msg}");
+    bar.set_style(style.map_err(|e| Error::Option(e.to_string()))?);
+    bar.enable_steady_tick(Duration::from_millis(500));
+    let shared = Mutex::new(Shared { store, summary });
+    for (variant, samples) in todo.iter().filter(|(_, samples)| !samples.is_empty()) {
+        if options.stop.load(Ordering::Relaxed) {
+            break;
+        }
+        backend.configure(variant)?;
+        let group = Group {
+            variant,
+            samples,
+            model,
+            backend,
+            bar: &bar,
+            next: AtomicUsize::new(0),
+            sum: Mutex::new((0.0, 0)),
+        };
+        let started = Instant::now();
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..backend.concurrency().clamp(1, samples.len()))
+                .map(|_| scope.spawn(|| group.work(&shared, options.stop)))
+                .collect();
+            let ends = workers.into_iter().map(|worker| {
+                worker.join().unwrap_or_else(|_| {
+                    Err(Error::Backend("a worker panicked; report this".into()))
+                })
+            });
+            ends.collect::<Result<Vec<_>, _>>()
+        })?;
+        let (score, count) = *group.sum.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = format!(
+            "{variant}: {count} prompts, score {:.1}, {:.1} s",
+            mean(score, count),
+            started.elapsed().as_secs_f64()
+        );
+        if bar.is_hidden() {
+            eprintln!("{line}")
+        } else {
+            bar.println(line)
+        }
+    }
+    bar.finish_and_clear();
+    let mut summary = shared
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .summary;
+    summary.stopped = options.stop.load(Ordering::Relaxed);
+    Ok(summary)
+}
+
+/// The mean as a percentage.
+fn mean(sum: f64, count: usize) -> f64 {
+    100.0 * sum / count.max(1) as f64
+}
+
+struct Shared<'a> {
+    store: &'a mut Store,
+    summary: Summary,
+}
+
+/// The jobs of one variant.
+struct Group<'a> {
+    variant: &'a Variant,
+    samples: &'a [&'a Sample],
+    model: &'a Model,
+    backend: &'a dyn Backend,
+    bar: &'a ProgressBar,
+    next: AtomicUsize,
+    /// Sum of the scores, and how many.
+    sum: Mutex<(f64, usize)>,
+}
+
+impl Group<'_> {
+    /// Takes one job after the other until none is left.
+    fn work(&self, shared: &Mutex<Shared>, stop: &AtomicBool) -> Result<(), Error> {
+        while !stop.load(Ordering::Relaxed) {
+            let Some(sample) = self.samples.get(self.next.fetch_add(1, Ordering::Relaxed)) else {
+                break;
+            };
+            let job = Job {
+                prompt: &sample.prompt,
+                max_tokens: sample.max_tokens,
+                stop: &sample.stop,
+            };
+            let outcome = match self.backend.complete(&job) {
+                Ok(completion) => Ok(completion),
+                Err(Failure::Row(why)) => Err(why),
+                Err(Failure::Fatal(why)) => {
+                    // The other workers need not find out for themselves.
+                    self.next.store(self.samples.len(), Ordering::Relaxed);
+                    return Err(Error::Backend(why));
+                }
+            };
+            let row = Row::new(sample, self.model, self.variant, outcome);
+            let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            shared.store.add(&row, &sample.prompt.text)?;
+            self.count(&row, &mut shared.summary);
+        }
+        Ok(())
+    }
+
+    fn count(&self, row: &Row, summary: &mut Summary) {
+        match &row.error {
+            None => summary.done += 1,
+            Some(why) => {
+                summary.failed += 1;
+                if summary.reasons.len() < REASONS && !summary.reasons.contains(why) {
+                    summary.reasons.push(why.clone());
+                }
+            }
+        }
+        summary.model_seconds += row.prompt_seconds.unwrap_or(0.0) + row.decode_seconds;
+        summary.prompt_tokens += row.prompt_tokens;
+        summary.tokens += row.tokens;
+        let mut sum = self.sum.lock().unwrap_or_else(PoisonError::into_inner);
+        *sum = (sum.0 + row.score, sum.1 + 1);
+        let elapsed = self.bar.elapsed().as_secs_f64().max(1e-9);
+        let speed = (summary.prompt_tokens + summary.tokens) as f64 / elapsed;
+        self.bar.set_message(format!(
+            "{speed:.0} tokens/s  {} score {:.1}",
+            self.variant,
+            mean(sum.0, sum.1)
+        ));
+        self.bar.inc(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Completion,
+        rows::{
+            Results,
+            tests::{model, sample},
+        },
+    };
+
+    /// Answers with the prompt's last word; fails for prompts that say so.
+    struct Parrot {
+        workers: usize,
+        asked: AtomicUsize,
+        stop: Option<&'static AtomicBool>,
+    }
+
+    impl Backend for Parrot {
+        fn configure(&self, variant: &Variant) -> Result<(), Error> {
+            if variant.method == "bad" {
+                Err(Error::Backend("no such method".into()))
+            } else {
+                Ok(())
+            }
+        }
+
+        fn complete(&self, job: &Job) -> Result<Completion, Failure> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            if let Some(stop) = self.stop {
+                stop.store(true, Ordering::Relaxed);
+            }
+            let text = job.prompt.text.split(' ').next_back().unwrap_or_default();
+            match text {
+                "fail" => Err(Failure::Row("out of luck".into())),
+                "dead" => Err(Failure::Fatal("gone".into())),
+                text => Ok(Completion {
+                    text: text.into(),
+                    prompt_tokens: 2,
+                    tokens: 1,
+                    ..Completion::default()
+                }),
+            }
+        }
+
+        fn concurrency(&self) -> usize {
+            self.workers
+        }
+    }
+
+    fn parrot(workers: usize) -> Parrot {
+        Parrot {
+            workers,
+            asked: AtomicUsize::new(0),
+            stop: None,
+        }
+    }
+
+    fn go(
+        dir: &std::path::Path,
+        ids: &[&str],
+        parrot: &Parrot,
+        shard: &str,
+    ) -> Result<Summary, Error> {
+        let samples: Vec<_> = ids.iter().map(|id| sample(id)).collect();
+        let variants = [Variant::new("full"), Variant::new("snapkv").capacity(16)];
+        static NEVER: AtomicBool = AtomicBool::new(false);
+        let options = Options {
+            shard: shard.parse().unwrap(),
+            stop: parrot.stop.unwrap_or(&NEVER),
+        };
+        run(
+            &samples,
+            &variants,
+            &model(),
+            parrot,
+            &mut Store::open(dir)?,
+            options,
+        )
+    }
+
+    #[test]
+    fn everything_is_asked_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let ids = ["yes", "no", "maybe"];
+        for (asked, skipped) in [(6, 0), (0, 6)] {
+            let parrot = parrot(4);
+            let summary = go(dir.path(), &ids, &parrot, "1/1").unwrap();
+            assert_eq!((summary.done, summary.skipped), (asked, skipped));
+            assert_eq!(parrot.asked.into_inner(), asked);
+        }
+        let rows = Results::read(dir.path()).unwrap().rows;
+        assert_eq!(rows.iter().filter(|row| row.score == 1.0).count(), 2);
+    }
+
+    #[test]
+    fn failed_rows_do_not_end_the_run_but_a_dead_backend_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let summary = go(dir.path(), &["fail", "yes"], &parrot(1), "1/1").unwrap();
+        assert_eq!(
+            (summary.done, summary.failed, summary.reasons),
+            (2, 2, vec!["out of luck".to_string()])
+        );
+        let parrot = parrot(2);
+        let error = go(dir.path(), &["dead", "no", "a", "b"], &parrot, "1/1").unwrap_err();
+        assert_eq!(error.to_string(), "gone");
+    }
+
+    #[test]
+    fn shards_share_the_work() {
+        let ids = ["a", "b", "c", "d", "e"];
+        let (all, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        go(all.path(), &ids, &parrot(1), "1/1").unwrap();
+        let mut done = Vec::new();
+        for shard in ["1/3", "2/3", "3/3"] {
+            done.push(go(parts.path(), &ids, &parrot(1), shard).unwrap().done);
+        }
+        assert_eq!(done, [4, 3, 3]);
+        assert_eq!(
+            Results::read(all.path()).unwrap(),
+            Results::read(parts.path()).unwrap()
+        );
+        for wrong in ["0/2", "3/2", "1", "a/b"] {
+            assert!(
+                wrong
+                    .parse::<Shard>()
+                    .unwrap_err()
+                    .to_string()
+                    .contains("is not i/n")
+            );
+        }
+    }
+
+    #[test]
+    fn a_stop_ends_the_run_after_the_job_in_progress() {
+        static STOP: AtomicBool = AtomicBool::new(false);
+        let dir = tempfile::tempdir().unwrap();
+        let parrot = Parrot {
+            stop: Some(&STOP),
+            ..parrot(1)
+        };
+        let summary = go(dir.path(), &["a", "b", "c"], &parrot, "1/1").unwrap();
+        assert_eq!((summary.done, summary.stopped), (1, true));
+    }
+}

@@ -1,0 +1,55 @@
+//! One cell of the grid: a compression method and its parameters.
+
+use serde::{Deserialize, Serialize};
+use std::{fmt, path::PathBuf};
+
+/// A method with those of its parameters that matter to it; the others are `None`, so that no two variants mean the same.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Variant {
+    /// The method's name.
+    pub method: String,
+    /// Tokens kept per head on average; none for `full`.
+    pub capacity: Option<usize>,
+    /// 1 / beta of the budget goes by importance; for methods with head scores.
+    pub beta: Option<f64>,
+    /// The head score file, for methods that need one.
+    pub scores: Option<PathBuf>,
+    /// SHA-256 over the score file, in hexadecimal.
+    pub scores_digest: Option<String>,
+    /// Further parameters that differ from their defaults, as `key=value`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<String>,
+}
+
+impl Variant {
+    /// A method without parameters.
+    pub fn new(method: &str) -> Self {
+        Self {
+            method: method.into(),
+            ..Self::default()
+        }
+    }
+
+    /// With that capacity in tokens.
+    pub fn capacity(mut self, tokens: usize) -> Self {
+        self.capacity = Some(tokens);
+        self
+    }
+}
+
+/// `headkv@16 beta 1.2`, as in tables; the score file is named only by its kind.
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.method)?;
+        if let Some(capacity) = self.capacity {
+            write!(f, "@{capacity}")?;
+        }
+        if let Some(beta) = self.beta {
+            write!(f, " beta {beta}")?;
+        }
+        for setting in &self.settings {
+            write!(f, " {setting}")?;
+        }
+        Ok(())
+    }
+}

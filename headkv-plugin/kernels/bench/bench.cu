@@ -1,0 +1,221 @@
+// Times every kernel at Llama-3-8B's attention shape. Usage: bench CAPACITIES, as capacities.py writes them.
+//
+// Every timing replays a graph over 32 layers with buffers of their own, so that the L2 cache holds nothing of use.
+#include "common.cuh"
+#include <cmath>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <sstream>
+
+using headkv::bf16;
+
+namespace {
+
+constexpr int LAYERS = 32, HEADS = 32, KV_HEADS = 8, DIM = 128, WINDOW = 8;
+double copy_rate = 0;
+
+/// Median microseconds of `work`, captured once and replayed.
+double time_us(cudaStream_t stream, int repeats, const std::function<void()> &work) {
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    work();
+    CUDA(cudaStreamEndCapture(stream, &graph));
+    CUDA(cudaGraphInstantiate(&exec, graph, 0));
+    std::vector<cudaEvent_t> marks(repeats + 1);
+    for (auto &m : marks) CUDA(cudaEventCreate(&m));
+    for (int i = 0; i < 3; i++) CUDA(cudaGraphLaunch(exec, stream));
+    for (int i = 0; i < repeats; i++) {
+        CUDA(cudaEventRecord(marks[i], stream));
+        CUDA(cudaGraphLaunch(exec, stream));
+    }
+    CUDA(cudaEventRecord(marks[repeats], stream));
+    CUDA(cudaStreamSynchronize(stream));
+    std::vector<float> ms(repeats);
+    for (int i = 0; i < repeats; i++) CUDA(cudaEventElapsedTime(&ms[i], marks[i], marks[i + 1]));
+    for (auto &m : marks) cudaEventDestroy(m);
+    cudaGraphExecDestroy(exec), cudaGraphDestroy(graph);
+    std::nth_element(ms.begin(), ms.begin() + repeats / 2, ms.end());
+    return ms[repeats / 2] * 1e3;
+}
+
+/// Tokens kept by layer and stored head, by mode ("kv" or "query") and mean capacity.
+using Capacities = std::map<std::pair<std::string, int>, std::vector<std::vector<int>>>;
+
+Capacities read(const char *path) {
+    std::ifstream file(path);
+    std::string line;
+    Capacities all;
+    while (std::getline(file, line)) {
+        std::istringstream in(line);
+        std::string mode;
+        int capacity, layer, kept;
+        in >> mode >> capacity >> layer;
+        std::vector<int> heads;
+        while (in >> kept) heads.push_back(kept);
+        all[{mode, capacity}].push_back(heads);
+    }
+    return all;
+}
+
+void copy(cudaStream_t stream) {
+    const size_t bytes = size_t(4) << 30;
+    auto from = random_buffer<bf16>(bytes / 2, 1);
+    Buffer<bf16> to(bytes / 2);
+    const double us = time_us(stream, 10, [&] {
+        CUDA(cudaMemcpyAsync(to.at, from.at, bytes, cudaMemcpyDeviceToDevice, stream));
+    });
+    copy_rate = 2.0 * bytes / us / 1e6;
+    std::printf("device copy: %.2f TB/s (bytes read and written)\n", copy_rate);
+}
+
+void decode(cudaStream_t stream, const Capacities &capacities) {
+    std::printf("\ndecode, bf16, %d query heads, %d KV heads, d %d, tail of 32 tokens\n", HEADS, KV_HEADS, DIM);
+    std::printf("| capacity | kept per | batch | us/layer | slowest layer | TB/s | of copy |\n|---|---|---|---|---|---|---|\n");
+    for (const auto &entry : capacities) {
+        const auto &[key, layers] = entry;
+        for (int batch : {1, 8, 32}) {
+            std::vector<std::unique_ptr<Layer<bf16>>> caches;
+            size_t bytes = 0;
+            int units = 0, slots = 0;
+            for (int l = 0; l < LAYERS; l++) {
+                std::vector<int> kept;
+                for (int b = 0; b < batch; b++) kept.insert(kept.end(), layers[l].begin(), layers[l].end());
+                bytes += (Layer<bf16>::total(kept) + size_t(batch) * KV_HEADS * 32) * DIM * 4;
+                caches.push_back(std::make_unique<Layer<bf16>>(batch, HEADS, KV_HEADS, int(layers[l].size()), DIM, kept,
+                                                               std::vector<int>(batch, 64), l, multiprocessors()));
+                units = std::max(units, caches[l]->units), slots = std::max(slots, caches[l]->slots);
+            }
+            Buffer<int> arrived(units);
+            arrived.fill(0);
+            Buffer<char> partials(headkv_decode_partials(slots, DIM) + 16);
+            auto q = random_buffer<bf16>(size_t(batch) * HEADS * DIM, 1), k = random_buffer<bf16>(q.count, 2),
+                 v = random_buffer<bf16>(q.count, 3);
+            Buffer<bf16> out(q.count);
+            const auto step = [&](int l) {
+                HeadkvDecode a = {};
+                a.q = q.at, a.q_batch = HEADS * DIM, a.q_head = DIM, a.k_new = k.at, a.v_new = v.at, a.out = out.at;
+                a.k_batch = a.v_batch = KV_HEADS * DIM, a.k_head = a.v_head = DIM;
+                a.items = caches[l]->items.at, a.item_count = int(caches[l]->items.count), a.slots = caches[l]->slots;
+                a.heads = HEADS, a.head_dim = DIM, a.arrived = arrived.at, a.partials = partials.at;
+                a.scale = 1 / std::sqrt(float(DIM));
+                for (int b = 0; b < batch; b++) a.tail[b] = 32;
+                CUDA(headkv_decode(&a, stream));
+            };
+            const double us = time_us(stream, 50, [&] {
+                for (int l = 0; l < LAYERS; l++) step(l);
+            });
+            // A layer by itself, flushed out of the L2 by the others in between, is the same less the rest.
+            double slowest = 0;
+            if (batch == 1)
+                for (int l = 0; l < LAYERS; l++)
+                    slowest = std::max(slowest, time_us(stream, 20, [&] {
+                                           for (int i = 0; i < 8; i++) step(l);
+                                       }) / 8);
+            const double rate = bytes / us / 1e6;
+            std::printf("| %d | %s head | %d | %.1f | %s | %.2f | %.0f %% |\n", key.second, key.first.c_str(), batch,
+                        us / LAYERS, slowest ? std::to_string(slowest).substr(0, 4).c_str() : "", rate,
+                        100 * rate / copy_rate);
+            std::fflush(stdout);
+        }
+    }
+}
+
+void compress(cudaStream_t stream, const Capacities &capacities) {
+    std::printf("\ncompression of one layer of a prompt, window %d, kernel 7 (us/layer)\n", WINDOW);
+    std::printf("| tokens | capacity | kept per | rank | select | gather | all |\n|---|---|---|---|---|---|---|\n");
+    for (int tokens : {8192, 32768, 131072}) {
+        const int buffers = tokens > 32768 ? 4 : 8;
+        auto k = random_buffer<bf16>(size_t(buffers) * KV_HEADS * tokens * DIM, 1),
+             v = random_buffer<bf16>(size_t(buffers) * KV_HEADS * tokens * DIM, 2);
+        auto q = random_buffer<bf16>(size_t(HEADS) * tokens * DIM, 3);
+        Buffer<char> workspace(headkv_rank_workspace(HEADS, tokens, WINDOW));
+        for (const auto &entry : capacities) {
+            const auto &[key, layers] = entry;
+            const int stored = int(layers[0].size());
+            const int64_t stride = headkv_score_stride(tokens);
+            Buffer<float> scores(stored * stride);
+            std::vector<Buffer<int>> counts, offsets;
+            std::vector<int> longest(LAYERS), total(LAYERS);
+            for (int l = 0; l < LAYERS; l++) {
+                std::vector<int> count, offset(1, 0);
+                for (int kept : layers[l]) {
+                    count.push_back(std::min(kept, tokens) - WINDOW);
+                    offset.push_back(offset.back() + count.back() + WINDOW);
+                    longest[l] = std::max(longest[l], count.back() + WINDOW);
+                }
+                total[l] = offset.back();
+                counts.emplace_back(count), offsets.emplace_back(offset);
+            }
+            const int most = *std::max_element(total.begin(), total.end());
+            Buffer<uint32_t> positions(most);
+            Buffer<bf16> kept_k(size_t(most) * DIM), kept_v(size_t(most) * DIM);
+            const auto rank = [&](int l) {
+                HeadkvRank a = {};
+                const size_t at = size_t(l % buffers) * KV_HEADS * tokens * DIM;
+                a.q = q.at, a.k = k.at + at, a.q_head = a.k_head = int64_t(tokens) * DIM, a.q_token = a.k_token = DIM;
+                a.heads = HEADS, a.kv_heads = KV_HEADS, a.tokens = tokens, a.head_dim = DIM, a.window = WINDOW;
+                a.scale = 1 / std::sqrt(float(DIM)), a.share = HEADS / stored, a.kernel = 7, a.pool_max = 1;
+                a.workspace = workspace.at, a.scores = scores.at;
+                CUDA(headkv_rank(&a, stream));
+            };
+            const auto select = [&](int l) {
+                CUDA(headkv_select(scores.at, stride, stored, tokens - WINDOW, tokens, counts[l].at, offsets[l].at,
+                                   positions.at, stream));
+            };
+            const auto gather = [&](int l) {
+                HeadkvGather g = {};
+                const size_t at = size_t(l % buffers) * KV_HEADS * tokens * DIM;
+                g.k = k.at + at, g.v = v.at + at, g.k_head = g.v_head = int64_t(tokens) * DIM, g.k_token = g.v_token = DIM;
+                g.offsets = offsets[l].at, g.positions = positions.at, g.kept_k = kept_k.at, g.kept_v = kept_v.at;
+                g.heads = stored, g.share = stored / KV_HEADS, g.longest = longest[l], g.head_dim = DIM;
+                CUDA(headkv_gather(&g, stream));
+            };
+            const auto all_layers = [&](const std::function<void(int)> &f) {
+                return time_us(stream, 10, [&] {
+                           for (int l = 0; l < LAYERS; l++) f(l);
+                       }) / LAYERS;
+            };
+            const double all = all_layers([&](int l) { rank(l), select(l), gather(l); });
+            const double ranked = all_layers(rank), selected = all_layers(select);
+            std::printf("| %d | %d | %s head | %.1f | %.1f | %.1f | %.1f |\n", tokens, key.second, key.first.c_str(),
+                        ranked, selected, all - ranked - selected, all);
+        }
+    }
+}
+
+void prompt(cudaStream_t stream) {
+    std::printf("\ncausal prompt attention, bf16, %d query heads, %d KV heads\n", HEADS, KV_HEADS);
+    std::printf("| d | tokens | ms | TFLOP/s |\n|---|---|---|---|\n");
+    for (int d : {128, 64, 80, 96, 256, 32})
+        for (int tokens : {8192, 32768}) {
+            if (d != 128 && d != 64 && tokens != 8192) continue;
+            auto q = random_buffer<bf16>(size_t(HEADS) * tokens * d, 1), k = random_buffer<bf16>(size_t(KV_HEADS) * tokens * d, 2),
+                 v = random_buffer<bf16>(size_t(KV_HEADS) * tokens * d, 3);
+            Buffer<bf16> out(q.count);
+            HeadkvPrompt a = {};
+            a.q = q.at, a.k = k.at, a.v = v.at, a.out = out.at;
+            a.q_token = a.o_token = HEADS * d, a.q_head = a.o_head = d, a.k_token = a.v_token = KV_HEADS * d;
+            a.k_head = a.v_head = d, a.batch = 1, a.heads = HEADS, a.kv_heads = KV_HEADS, a.tokens = tokens, a.head_dim = d;
+            a.scale = 1 / std::sqrt(float(d));
+            const double us = time_us(stream, 5, [&] { CUDA(headkv_prompt(&a, stream)); });
+            std::printf("| %d | %d | %.2f | %.0f |\n", d, tokens, us / 1e3, 2.0 * tokens * tokens * d * HEADS / us / 1e6);
+        }
+}
+
+} // namespace
+
+int main(int argc, char **argv) {
+    if (argc != 2) {
+        std::fprintf(stderr, "usage: bench CAPACITIES (written by scripts/gpu/capacities.py)\n");
+        return 2;
+    }
+    const Capacities capacities = read(argv[1]);
+    cudaStream_t stream;
+    CUDA(cudaStreamCreate(&stream));
+    copy(stream);
+    decode(stream, capacities);
+    compress(stream, capacities);
+    prompt(stream);
+}

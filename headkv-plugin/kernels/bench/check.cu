@@ -1,0 +1,310 @@
+// Checks every kernel against a float64 reference on the CPU. Usage: check [--quick]
+#include "common.cuh"
+#include <cmath>
+#include <thread>
+
+using headkv::bf16;
+using headkv::f16;
+
+namespace {
+
+bool quick = false;
+int failures = 0;
+
+double wide(bf16 x) { return __bfloat162float(x); }
+double wide(f16 x) { return __half2float(x); }
+template <typename T> const char *name();
+template <> const char *name<bf16>() { return "bf16"; }
+template <> const char *name<f16>() { return "f16"; }
+template <typename T> constexpr int type_of() { return std::is_same<T, bf16>::value ? HEADKV_BF16 : HEADKV_F16; }
+
+/// Runs f(0) .. f(n - 1) on all cores.
+void parallel(int n, const std::function<void(int)> &f) {
+    std::vector<std::thread> threads;
+    const int cores = std::max(1u, std::thread::hardware_concurrency());
+    for (int c = 0; c < cores; c++)
+        threads.emplace_back([&, c] {
+            for (int i = c; i < n; i += cores) f(i);
+        });
+    for (auto &t : threads) t.join();
+}
+
+/// |a - b| / |b|; infinite if an element is not a number.
+struct Error {
+    double difference = 0, size = 0;
+    void add(double a, double b) {
+        if (!std::isfinite(a)) difference = INFINITY;
+        difference += (a - b) * (a - b), size += b * b;
+    }
+    double relative() const { return size > 0 ? std::sqrt(difference / size) : difference > 0 ? INFINITY : 0; }
+};
+
+void report(const std::string &what, double error, double limit) {
+    const bool good = error <= limit;
+    failures += !good;
+    std::printf("%-6s %-72s %.2e\n", good ? "ok" : "FAILED", what.c_str(), error);
+}
+
+double capped(double x, double cap) { return cap > 0 ? cap * std::tanh(x / cap) : x; }
+
+/// Attention of one query over rows given by pointers.
+template <typename T>
+std::vector<double> attend(const T *q, const std::vector<const T *> &k, const std::vector<const T *> &v, int d,
+                           double scale, double cap) {
+    std::vector<double> s(k.size()), out(d, 0);
+    double most = -INFINITY, sum = 0;
+    for (size_t i = 0; i < k.size(); i++) {
+        double x = 0;
+        for (int j = 0; j < d; j++) x += wide(q[j]) * wide(k[i][j]);
+        s[i] = capped(x * scale, cap), most = std::max(most, s[i]);
+    }
+    for (double &x : s) x = std::exp(x - most), sum += x;
+    for (size_t i = 0; i < k.size(); i++)
+        for (int j = 0; j < d; j++) out[j] += s[i] / sum * wide(v[i][j]);
+    return out;
+}
+
+/// Three decode steps over ragged heads, so that what one step appends is read by the next.
+template <typename T>
+void decode(int d, int heads, int kv_heads, bool per_query_head, const std::vector<int> &kept, std::vector<int> tail,
+            float cap) {
+    const int batch = int(tail.size()), stored = per_query_head ? heads : kv_heads, steps = 3;
+    std::vector<int> room = tail;
+    for (int &n : room) n += steps;
+    Layer<T> layer(batch, heads, kv_heads, stored, d, kept, room, 7, multiprocessors());
+    Buffer<int> arrived(layer.units);
+    arrived.fill(0);
+    Buffer<char> partials(headkv_decode_partials(layer.slots, d) + 16);
+    partials.fill(0xff);
+    const float scale = 1 / std::sqrt(float(d));
+    Error error;
+    double stored_wrong = 0;
+    for (int step = 0; step < steps; step++) {
+        auto q = random_buffer<T>(size_t(batch) * heads * d, 100 + step);
+        auto k = random_buffer<T>(size_t(batch) * kv_heads * d, 200 + step);
+        auto v = random_buffer<T>(size_t(batch) * kv_heads * d, 300 + step);
+        Buffer<T> out(size_t(batch) * heads * d);
+        out.fill(0xff);
+        HeadkvDecode a = {};
+        a.q = q.at, a.q_batch = heads * d, a.q_head = d, a.k_new = k.at, a.v_new = v.at;
+        a.k_batch = a.v_batch = kv_heads * d, a.k_head = a.v_head = d, a.out = out.at;
+        a.items = layer.items.at, a.item_count = int(layer.items.count), a.slots = layer.slots;
+        a.heads = heads, a.head_dim = d, a.type = type_of<T>(), a.arrived = arrived.at, a.partials = partials.at;
+        a.scale = scale, a.softcap = cap;
+        for (int b = 0; b < batch; b++) a.tail[b] = ++tail[b];
+        CUDA(headkv_decode(&a, nullptr));
+        CUDA(cudaDeviceSynchronize());
+
+        const auto hq = q.host(), hk = k.host(), hv = v.host(), ho = out.host(), keys = layer.keys.host(),
+                   values = layer.values.host();
+        std::vector<std::vector<std::vector<T>>> tails(batch);
+        for (int b = 0; b < batch; b++)
+            for (auto &block : layer.tails[b]) tails[b].push_back(block.host());
+        std::vector<std::vector<double>> expected(batch * heads);
+        parallel(batch * heads, [&](int i) {
+            const int b = i / heads, h = i % heads, s = h / (heads / stored), kv = h / (heads / kv_heads);
+            std::vector<const T *> ks, vs;
+            for (int t = 0; t < kept[b * stored + s]; t++) {
+                ks.push_back(&keys[(layer.offsets[b * stored + s] + t) * d]);
+                vs.push_back(&values[(layer.offsets[b * stored + s] + t) * d]);
+            }
+            for (int t = 0, block = 0, first = 0; t < tail[b]; t++) {
+                if (t - first == tail_block(block)) first += tail_block(block++);
+                const size_t tokens = tail_block(block);
+                ks.push_back(&tails[b][block][(kv * tokens + t - first) * d]);
+                vs.push_back(&tails[b][block][((kv_heads + kv) * tokens + t - first) * d]);
+            }
+            expected[i] = attend(&hq[size_t(i) * d], ks, vs, d, scale, cap);
+            // The newest token must be where the next step looks for it.
+            if (std::memcmp(ks.back(), &hk[(size_t(b) * kv_heads + kv) * d], d * 2) ||
+                std::memcmp(vs.back(), &hv[(size_t(b) * kv_heads + kv) * d], d * 2))
+                stored_wrong = 1;
+        });
+        for (int i = 0; i < batch * heads; i++)
+            for (int j = 0; j < d; j++) error.add(wide(ho[size_t(i) * d + j]), expected[i][j]);
+    }
+    for (int n : arrived.host()) stored_wrong += n != 0;
+    char what[200];
+    std::snprintf(what, sizeof what, "decode %s d %d heads %d/%d%s batch %d longest %d tail %d cap %g", name<T>(), d, heads,
+                  kv_heads, per_query_head ? " per query head" : "", batch, *std::max_element(kept.begin(), kept.end()),
+                  *std::max_element(tail.begin(), tail.end()), cap);
+    report(what, stored_wrong ? INFINITY : error.relative(), 5e-3);
+}
+
+/// Ranking against its definition; selection and copy against the CPU's on the device's own scores.
+template <typename T>
+void compress(int d, int heads, int kv_heads, bool per_query_head, int tokens, int window, int kernel, bool pool_max,
+              bool share_max, float cap) {
+    const int group = heads / kv_heads, stored = per_query_head ? heads : kv_heads, share = heads / stored;
+    const int candidates = tokens - window, per_kv = stored / kv_heads;
+    auto q = random_buffer<T>(size_t(heads) * tokens * d, 1), k = random_buffer<T>(size_t(kv_heads) * tokens * d, 2),
+         v = random_buffer<T>(size_t(kv_heads) * tokens * d, 3);
+    Buffer<char> workspace(headkv_rank_workspace(heads, tokens, window));
+    const int64_t stride = headkv_score_stride(tokens);
+    Buffer<float> scores(stored * stride);
+    workspace.fill(0xff), scores.fill(0xff);
+    const float scale = 1 / std::sqrt(float(d));
+    HeadkvRank a = {};
+    a.q = q.at, a.k = k.at, a.q_head = a.k_head = int64_t(tokens) * d, a.q_token = a.k_token = d;
+    a.heads = heads, a.kv_heads = kv_heads, a.tokens = tokens, a.head_dim = d, a.type = type_of<T>(), a.window = window;
+    a.scale = scale, a.softcap = cap, a.share = share, a.share_max = share_max, a.kernel = kernel, a.pool_max = pool_max;
+    a.workspace = workspace.at, a.scores = scores.at;
+    CUDA(headkv_rank(&a, nullptr));
+
+    std::vector<int> counts(stored), offsets(stored + 1, 0);
+    for (int s = 0; s < stored; s++) {
+        counts[s] = s == 0 ? 0 : s == 1 ? candidates : int(noise(5, s) * noise(5, s) * candidates / 3) % (candidates + 1);
+        offsets[s + 1] = offsets[s] + counts[s] + window;
+    }
+    Buffer<int> device_counts(counts), device_offsets(offsets);
+    Buffer<uint32_t> positions(offsets[stored]);
+    Buffer<T> kept_k(size_t(offsets[stored]) * d), kept_v(size_t(offsets[stored]) * d);
+    positions.fill(0xff), kept_k.fill(0xff), kept_v.fill(0xff);
+    CUDA(headkv_select(scores.at, stride, stored, candidates, tokens, device_counts.at, device_offsets.at, positions.at,
+                       nullptr));
+    HeadkvGather g = {};
+    g.k = k.at, g.v = v.at, g.k_head = g.v_head = int64_t(tokens) * d, g.k_token = g.v_token = d;
+    g.offsets = device_offsets.at, g.positions = positions.at, g.kept_k = kept_k.at, g.kept_v = kept_v.at;
+    g.heads = stored, g.share = per_kv, g.head_dim = d;
+    g.longest = *std::max_element(counts.begin(), counts.end()) + window;
+    CUDA(headkv_gather(&g, nullptr));
+    CUDA(cudaDeviceSynchronize());
+
+    const auto hq = q.host(), hk = k.host(), hv = v.host(), hkk = kept_k.host(), hkv = kept_v.host();
+    const auto hs = scores.host();
+    const auto hp = positions.host();
+    std::vector<std::vector<double>> raw(heads);
+    parallel(heads, [&](int h) {
+        raw[h].assign(candidates, 0);
+        std::vector<double> s(tokens);
+        for (int t = candidates; t < tokens; t++) {
+            double most = -INFINITY, sum = 0;
+            for (int j = 0; j <= t; j++) {
+                double x = 0;
+                for (int e = 0; e < d; e++)
+                    x += wide(hq[(size_t(h) * tokens + t) * d + e]) * wide(hk[(size_t(h / group) * tokens + j) * d + e]);
+                s[j] = capped(x * scale, cap), most = std::max(most, s[j]);
+            }
+            for (int j = 0; j <= t; j++) sum += std::exp(s[j] - most);
+            for (int j = 0; j < candidates; j++) raw[h][j] += std::exp(s[j] - most) / sum;
+        }
+    });
+    Error error;
+    for (int s = 0; s < stored; s++) {
+        std::vector<double> reduced(candidates, 0);
+        for (int j = 0; j < candidates; j++) {
+            for (int h = 0; h < share; h++)
+                reduced[j] = share_max ? std::max(reduced[j], raw[s * share + h][j]) : reduced[j] + raw[s * share + h][j] / share;
+        }
+        for (int j = 0; j < candidates; j++) {
+            double pooled = 0;
+            for (int i = std::max(0, j - kernel / 2); i < std::min(candidates, j + kernel / 2 + 1); i++)
+                pooled = pool_max ? std::max(pooled, reduced[i]) : pooled + reduced[i] / kernel;
+            error.add(hs[s * stride + j], pooled);
+        }
+    }
+    char what[200];
+    std::snprintf(what, sizeof what, "rank %s d %d heads %d/%d%s tokens %d window %d kernel %d %s %s cap %g", name<T>(), d,
+                  heads, kv_heads, per_query_head ? " per query head" : "", tokens, window, kernel,
+                  pool_max ? "max" : "mean", share_max ? "max" : "mean", cap);
+    report(what, error.relative(), 1e-5);
+
+    int wrong = 0;
+    for (int s = 0; s < stored; s++) {
+        std::vector<uint32_t> order(candidates);
+        for (int j = 0; j < candidates; j++) order[j] = j;
+        std::stable_sort(order.begin(), order.end(),
+                         [&](uint32_t x, uint32_t y) { return hs[s * stride + x] > hs[s * stride + y]; });
+        order.resize(counts[s]);
+        std::sort(order.begin(), order.end());
+        for (int j = candidates; j < tokens; j++) order.push_back(j);
+        for (size_t i = 0; i < order.size(); i++) {
+            const size_t row = offsets[s] + i, from = (size_t(s / per_kv) * tokens + order[i]) * d;
+            wrong += hp[row] != order[i] || std::memcmp(&hkk[row * d], &hk[from], d * 2) ||
+                     std::memcmp(&hkv[row * d], &hv[from], d * 2);
+        }
+    }
+    report("  select and gather: wrong rows", wrong, 0);
+}
+
+template <typename T> void prompt(int d, int batch, int heads, int kv_heads, int tokens, float cap) {
+    // As models give them: (batch, tokens, heads, d) seen as (batch, heads, tokens, d).
+    auto q = random_buffer<T>(size_t(batch) * tokens * heads * d, 1);
+    auto k = random_buffer<T>(size_t(batch) * tokens * kv_heads * d, 2),
+         v = random_buffer<T>(size_t(batch) * tokens * kv_heads * d, 3);
+    Buffer<T> out(q.count);
+    out.fill(0xff);
+    HeadkvPrompt a = {};
+    a.q = q.at, a.k = k.at, a.v = v.at, a.out = out.at;
+    a.q_batch = a.o_batch = int64_t(tokens) * heads * d, a.q_head = a.o_head = d, a.q_token = a.o_token = heads * d;
+    a.k_batch = a.v_batch = int64_t(tokens) * kv_heads * d, a.k_head = a.v_head = d, a.k_token = a.v_token = kv_heads * d;
+    a.batch = batch, a.heads = heads, a.kv_heads = kv_heads, a.tokens = tokens, a.head_dim = d, a.type = type_of<T>();
+    a.scale = 1 / std::sqrt(float(d)), a.softcap = cap;
+    CUDA(headkv_prompt(&a, nullptr));
+    CUDA(cudaDeviceSynchronize());
+    const auto hq = q.host(), hk = k.host(), hv = v.host(), ho = out.host();
+    std::vector<Error> errors(batch * heads);
+    parallel(batch * heads, [&](int i) {
+        const int b = i / heads, h = i % heads, kv = h / (heads / kv_heads);
+        std::vector<const T *> ks, vs;
+        for (int t = 0; t < tokens; t++) {
+            ks.push_back(&hk[((size_t(b) * tokens + t) * kv_heads + kv) * d]);
+            vs.push_back(&hv[((size_t(b) * tokens + t) * kv_heads + kv) * d]);
+            const size_t at = ((size_t(b) * tokens + t) * heads + h) * d;
+            const auto expected = attend(&hq[at], ks, vs, d, a.scale, cap);
+            for (int j = 0; j < d; j++) errors[i].add(wide(ho[at + j]), expected[j]);
+        }
+    });
+    double worst = 0;
+    for (const Error &e : errors) worst = std::max(worst, e.relative());
+    char what[200];
+    std::snprintf(what, sizeof what, "prompt %s d %d batch %d heads %d/%d tokens %d cap %g", name<T>(), d, batch, heads,
+                  kv_heads, tokens, cap);
+    report(what, worst, 5e-3);
+}
+
+template <typename T> void all() {
+    const int longest = quick ? 700 : 20000;
+    std::mt19937 rng(1);
+    const auto lengths = [&](int n, int most) {
+        std::vector<int> x(n);
+        for (int &y : x) y = 1 + int(rng() % most);
+        x[n - 1] = 0;
+        return x;
+    };
+    for (int d : {32, 64, 80, 96, 128, 256}) {
+        decode<T>(d, 8, 2, false, lengths(4, longest), {0, 61}, 0);
+        decode<T>(d, 4, 2, true, lengths(8, longest / 2), {126, 5}, 2);
+    }
+    for (int group : {1, 2, 3, 5, 7, 8, 16, 20}) decode<T>(128, group * 2, 2, false, lengths(6, longest / 4), {0, 63, 1500}, 0);
+    decode<T>(128, 32, 8, false, lengths(8, longest), {3000}, 0);
+    decode<T>(128, 32, 8, false, std::vector<int>(8 * 3, 0), {0, 64, 127}, 0);
+    decode<T>(64, 4, 4, false, lengths(4 * 64, 300), std::vector<int>(64, 9), 0);
+
+    const int context = quick ? 600 : 5000;
+    for (int d : {32, 64, 80, 96, 128, 256}) {
+        compress<T>(d, 8, 2, false, context + d, 8, 7, true, false, 0);
+        compress<T>(d, 4, 2, true, context / 2, 8, 7, false, false, 1.5f);
+    }
+    compress<T>(128, 14, 2, false, context, 8, 5, true, true, 0);
+    compress<T>(128, 8, 4, false, context, 1, 1, true, false, 0);
+    compress<T>(64, 16, 1, false, context, 32, 13, false, false, 0);
+    compress<T>(64, 6, 3, false, 9, 8, 7, true, false, 0);
+    if (!quick) compress<T>(128, 4, 2, false, 70000, 8, 7, true, false, 0);
+
+    for (int d : {32, 64, 80, 96, 128, 256}) {
+        prompt<T>(d, 2, 4, 2, quick ? 150 : 700, 0);
+        prompt<T>(d, 1, 3, 1, 129, 2);
+    }
+    for (int tokens : {1, 17, 64, 127, 128, 130, 1000}) prompt<T>(128, 1, 4, 1, quick ? std::min(tokens, 200) : tokens, 0);
+}
+
+} // namespace
+
+int main(int argc, char **argv) {
+    quick = argc > 1 && std::string(argv[1]) == "--quick";
+    all<bf16>();
+    if (!quick) all<f16>();
+    std::printf("%s\n", failures ? "checks FAILED" : "all checks passed");
+    return failures ? 1 : 0;
+}

@@ -1,0 +1,171 @@
+// The kernels' C interface: raw device pointers and a stream, no framework.
+//
+// Every function returns a cudaError_t (0 is success) and only enqueues work: none waits for the device or allocates.
+// Shapes are row-major; strides are in elements, and the elements of one head's row are always consecutive.
+#pragma once
+#include <cuda_runtime_api.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// Element types.
+enum HeadkvType { HEADKV_BF16 = 0, HEADKV_F16 = 1 };
+
+/// Sequences that one decode launch takes: their lengths travel as kernel arguments, so that nothing is uploaded per step.
+#define HEADKV_MAX_BATCH 256
+/// Query rows that share one read of a head; larger groups are several units.
+#define HEADKV_MAX_ROWS 8
+/// Parts that one unit is cut into at most.
+#define HEADKV_MAX_PARTS 128
+
+/// A run of consecutive tokens of one head, `(tokens, head_dim)` keys and values.
+typedef struct {
+    void *keys;
+    void *values;
+    /// Tokens there is room for.
+    int32_t tokens;
+    /// Index of the first token in the sequence's tail; -1 for the compressed part, which is always full.
+    int32_t tail_first;
+} HeadkvSegment;
+
+/// What one group of query rows attends to: the unit that is cut into equal pieces of work.
+typedef struct {
+    /// Row of the batch.
+    int32_t sequence;
+    /// First query head and number of consecutive ones, at most HEADKV_MAX_ROWS.
+    int32_t head;
+    int32_t rows;
+    /// KV head of the new token.
+    int32_t kv_head;
+    /// 1 if this unit stores the new token in the tail (one unit of each KV head does).
+    int32_t appends;
+    /// Its segments in the array given to headkv_decode_plan: the compressed part, then the tail's blocks.
+    int32_t first_segment;
+    int32_t segments;
+} HeadkvUnit;
+
+/// One piece of work: at most two runs of tokens of one unit.
+typedef struct {
+    HeadkvSegment runs[2];
+    int32_t sequence;
+    int32_t head;
+    int32_t rows;
+    int32_t kv_head;
+    int32_t appends;
+    /// Number of the unit, of this part of it, and how many parts there are.
+    int32_t unit;
+    int32_t part;
+    int32_t parts;
+    /// First of the unit's slots for partial results.
+    int32_t slot;
+    int32_t reserved[3];
+} HeadkvItem;
+
+/// Cuts units into items of about equal length for a device of that many multiprocessors, longest first.
+///
+/// Writes at most `capacity` items and returns how many there are (call again with more room if it is larger);
+/// `slots` receives the number of slots for partial results. A plan stays valid until a tail gets another block.
+int32_t headkv_decode_plan(const HeadkvUnit *units, int32_t count, const HeadkvSegment *segments, int32_t head_dim,
+                           int32_t multiprocessors, HeadkvItem *items, int32_t capacity, int32_t *slots);
+
+/// Bytes of HeadkvDecode.partials for that many slots.
+size_t headkv_decode_partials(int32_t slots, int32_t head_dim);
+
+/// Attention of one new token per sequence to everything it holds, the new token included; stores the new token.
+typedef struct {
+    /// `(batch, heads, head_dim)`.
+    const void *q;
+    int64_t q_batch, q_head;
+    /// New keys and values, `(batch, kv_heads, head_dim)`.
+    const void *k_new;
+    const void *v_new;
+    int64_t k_batch, k_head, v_batch, v_head;
+    /// `(batch, heads, head_dim)`, contiguous.
+    void *out;
+    const HeadkvItem *items;
+    int32_t item_count, slots;
+    int32_t heads, head_dim, type;
+    /// Blocks that are done, by unit: zeroed once, and zero again after each launch. Launches of a stream share it.
+    int32_t *arrived;
+    /// Partial results, which launches of a stream may share.
+    void *partials;
+    float scale;
+    /// Soft cap on the scaled logits; 0 for none.
+    float softcap;
+    /// Tokens in each sequence's tail, the new one included.
+    int32_t tail[HEADKV_MAX_BATCH];
+} HeadkvDecode;
+
+int32_t headkv_decode(const HeadkvDecode *args, cudaStream_t stream);
+
+/// Ranks the positions before the window by the window's attention (SnapKV, arXiv 2404.14469, section 4).
+typedef struct {
+    /// `(heads, tokens, head_dim)` and `(kv_heads, tokens, head_dim)` of one sequence.
+    const void *q;
+    const void *k;
+    int64_t q_head, q_token, k_head, k_token;
+    int32_t heads, kv_heads, tokens, head_dim, type;
+    int32_t window;
+    float scale, softcap;
+    /// Query heads that share a set of positions, and whether the largest of their scores counts or the mean.
+    int32_t share, share_max;
+    /// Pooling width, odd, and whether it takes the largest or the mean.
+    int32_t kernel, pool_max;
+    void *workspace;
+    /// `(heads / share, headkv_score_stride(tokens))`: scores of positions 0 .. tokens - window.
+    float *scores;
+} HeadkvRank;
+
+/// Elements from one head's scores to the next's.
+int64_t headkv_score_stride(int32_t tokens);
+size_t headkv_rank_workspace(int32_t heads, int32_t tokens, int32_t window);
+int32_t headkv_rank(const HeadkvRank *args, cudaStream_t stream);
+
+/// Positions of each head's `counts[head]` best scores in ascending order, then the window's.
+///
+/// Of equal scores the lower position is better. Head h writes `counts[h] + tokens - candidates` positions from
+/// `positions[offsets[h]]` on. `counts` (each at most `candidates`) and `offsets` are on the device.
+int32_t headkv_select(const float *scores, int64_t stride, int32_t heads, int32_t candidates, int32_t tokens,
+                      const int32_t *counts, const int32_t *offsets, uint32_t *positions, cudaStream_t stream);
+
+/// Copies the kept rows of K and V, in the order of `positions`, from `(kv_heads, tokens, head_dim)`.
+///
+/// Row `offsets[h] + i` of `kept_*` becomes row `positions[offsets[h] + i]` of head `h / share`; without positions row
+/// `i`. `offsets` has one more entry than heads; `longest` bounds a head's rows.
+typedef struct {
+    const void *k;
+    const void *v;
+    int64_t k_head, k_token, v_head, v_token;
+    const int32_t *offsets;
+    const uint32_t *positions;
+    void *kept_k;
+    void *kept_v;
+    /// Stored heads, and how many of them draw on one KV head.
+    int32_t heads, share;
+    int32_t longest, head_dim;
+} HeadkvGather;
+
+int32_t headkv_gather(const HeadkvGather *args, cudaStream_t stream);
+
+/// Causal attention of a prompt; query head h reads KV head h / (heads / kv_heads).
+typedef struct {
+    /// `(batch, heads, tokens, head_dim)`, and `(batch, kv_heads, tokens, head_dim)`.
+    const void *q;
+    const void *k;
+    const void *v;
+    void *out;
+    int64_t q_batch, q_head, q_token;
+    int64_t k_batch, k_head, k_token;
+    int64_t v_batch, v_head, v_token;
+    int64_t o_batch, o_head, o_token;
+    int32_t batch, heads, kv_heads, tokens, head_dim, type;
+    float scale, softcap;
+} HeadkvPrompt;
+
+int32_t headkv_prompt(const HeadkvPrompt *args, cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif

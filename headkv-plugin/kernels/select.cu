@@ -1,0 +1,150 @@
+// The best-ranked positions of each head, by radix selection, and the copy of what is kept into the ragged store.
+#include "headkv.h"
+#include "element.cuh"
+
+namespace headkv {
+namespace {
+
+constexpr int THREADS = 1024;
+constexpr int WARPS = THREADS / 32;
+/// Bits of the score that one pass decides, highest first: 11, 11, 10.
+constexpr int BINS = 2048;
+
+/// Orders as the float does.
+__device__ inline uint32_t order(float score) {
+    const uint32_t bits = __float_as_uint(score);
+    return bits >> 31 ? ~bits : bits | 1u << 31;
+}
+
+/// Sum over the threads before this one; `total` receives the block's.
+__device__ inline uint32_t sum_before(uint32_t x, uint32_t *shared, uint32_t &total) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    uint32_t sum = x;
+    for (int s = 1; s < 32; s *= 2) {
+        const uint32_t other = __shfl_up_sync(~0u, sum, s);
+        if (lane >= s) sum += other;
+    }
+    __syncthreads();
+    if (lane == 31) shared[warp] = sum;
+    __syncthreads();
+    if (warp == 0) {
+        const uint32_t mine = shared[lane];
+        uint32_t run = mine;
+        for (int s = 1; s < WARPS; s *= 2) {
+            const uint32_t other = __shfl_up_sync(~0u, run, s);
+            if (lane >= s) run += other;
+        }
+        shared[lane] = run - mine;
+        if (lane == WARPS - 1) shared[WARPS] = run;
+    }
+    __syncthreads();
+    total = shared[WARPS];
+    return shared[warp] + sum - x;
+}
+
+/// One block per head.
+__global__ __launch_bounds__(THREADS) void select(const float *all_scores, int64_t stride, int candidates, int tokens,
+                                                  const int *counts, const int *offsets, uint32_t *all_positions) {
+    __shared__ uint32_t bins[BINS], scratch[WARPS + 1], digit, above;
+    const int tid = threadIdx.x, head = blockIdx.x, count = counts[head];
+    const float *scores = all_scores + head * stride;
+    uint32_t *positions = all_positions + offsets[head];
+    for (int i = tid; i < tokens - candidates; i += THREADS) positions[count + i] = candidates + i;
+    if (count == 0) return;
+
+    // The `wanted` best of those whose highest bits are `prefix` are kept, and all with higher bits.
+    uint32_t prefix = 0, known = 0, wanted = count;
+    for (int shift = 21, width = 11; known != ~0u;) {
+        for (int i = tid; i < BINS; i += THREADS) bins[i] = 0;
+        __syncthreads();
+        const uint32_t mask = (1u << width) - 1;
+        for (int i = tid * 4; i < candidates; i += THREADS * 4) {
+            const float4 four = *reinterpret_cast<const float4 *>(scores + i);
+            const float each[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const uint32_t key = order(each[j]);
+                if (i + j < candidates && (key & known) == prefix) atomicAdd(&bins[key >> shift & mask], 1);
+            }
+        }
+        __syncthreads();
+        // Two bins per thread, highest first.
+        const int high = BINS - 1 - 2 * tid;
+        const uint32_t x = bins[high], y = bins[high - 1];
+        uint32_t total;
+        const uint32_t before = sum_before(x + y, scratch, total);
+        if (before < wanted && wanted <= before + x) digit = high, above = before;
+        if (before + x < wanted && wanted <= before + x + y) digit = high - 1, above = before + x;
+        __syncthreads();
+        prefix |= digit << shift, known |= mask << shift, wanted -= above;
+        width = shift < 11 ? shift : 11;
+        shift -= width;
+        __syncthreads();
+    }
+
+    // Everything above `prefix`, and the first `wanted` that equal it, in order of position.
+    uint32_t higher_before = 0, equal_before = 0;
+    for (int base = 0; base < candidates; base += THREADS * 4) {
+        const int i = base + tid * 4;
+        float4 four = {0, 0, 0, 0};
+        if (i < candidates) four = *reinterpret_cast<const float4 *>(scores + i);
+        const float each[4] = {four.x, four.y, four.z, four.w};
+        uint32_t found = 0;
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const uint32_t key = order(each[j]);
+            if (i + j < candidates) found += (key > prefix ? 1u : 0u) + (key == prefix ? 1u << 16 : 0u);
+        }
+        uint32_t total;
+        const uint32_t before = sum_before(found, scratch, total);
+        uint32_t higher = higher_before + (before & 0xffff), equal = equal_before + (before >> 16);
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const uint32_t key = order(each[j]);
+            if (i + j >= candidates) break;
+            if (key > prefix || (key == prefix && equal < wanted)) positions[higher + min(equal, wanted)] = i + j;
+            higher += key > prefix;
+            equal += key == prefix;
+        }
+        higher_before += total & 0xffff, equal_before += total >> 16;
+    }
+}
+
+constexpr int COPY_THREADS = 256;
+constexpr int COPY_ROWS = 64;
+
+/// Block (x, y): rows x of stored head y.
+__global__ __launch_bounds__(COPY_THREADS) void gather(const __grid_constant__ HeadkvGather a) {
+    const int head = blockIdx.y, words = a.head_dim / 8;
+    const int first = a.offsets[head], begin = first + blockIdx.x * COPY_ROWS;
+    const int rows = min(COPY_ROWS, a.offsets[head + 1] - begin);
+    for (int i = threadIdx.x; i < rows * words; i += COPY_THREADS) {
+        const int row = begin + i / words, word = i % words;
+        const int64_t at = a.positions ? a.positions[row] : row - first;
+        const auto copy = [&](const void *from, int64_t per_head, int64_t per_token, void *to) {
+            const uint16_t *source = static_cast<const uint16_t *>(from) + head / a.share * per_head + at * per_token;
+            static_cast<uint4 *>(to)[int64_t(row) * words + word] = reinterpret_cast<const uint4 *>(source)[word];
+        };
+        copy(a.k, a.k_head, a.k_token, a.kept_k);
+        copy(a.v, a.v_head, a.v_token, a.kept_v);
+    }
+}
+
+} // namespace
+} // namespace headkv
+
+extern "C" int32_t headkv_select(const float *scores, int64_t stride, int32_t heads, int32_t candidates, int32_t tokens,
+                                 const int32_t *counts, const int32_t *offsets, uint32_t *positions,
+                                 cudaStream_t stream) {
+    headkv::select<<<heads, headkv::THREADS, 0, stream>>>(scores, stride, candidates, tokens, counts, offsets, positions);
+    return cudaGetLastError();
+}
+
+extern "C" int32_t headkv_gather(const HeadkvGather *args, cudaStream_t stream) {
+    using namespace headkv;
+    if (args->head_dim % 8) return cudaErrorInvalidValue;
+    if (args->longest == 0) return cudaSuccess;
+    const dim3 grid((args->longest + COPY_ROWS - 1) / COPY_ROWS, args->heads);
+    gather<<<grid, COPY_THREADS, 0, stream>>>(*args);
+    return cudaGetLastError();
+}

@@ -1,0 +1,85 @@
+//! Score files of either side work in both: the original's files load, show their top heads, and survive conversion.
+
+use head_scoring::{ScoreFile, show::Shown};
+use headkv_plugin::HeadScores;
+use headkv_tests::upstream_data;
+use std::{fs, path::PathBuf};
+
+fn originals() -> Vec<PathBuf> {
+    let Some(folder) = upstream_data("head_score") else {
+        return Vec::new();
+    };
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn the_originals_files_show_their_top_heads() {
+    let top: Vec<String> = originals()
+        .iter()
+        .map(|file| {
+            let report = Shown::read(file).unwrap().report(3);
+            let name = file.file_name().unwrap().to_string_lossy();
+            let lines: Vec<&str> = report.lines().collect();
+            let shape = lines[0].rsplit(": ").next().unwrap();
+            let table = lines.iter().skip_while(|line| !line.starts_with("rank"));
+            let heads: Vec<&str> = table
+                .skip(1)
+                .take(3)
+                .map(|l| l.split_whitespace().nth(1).unwrap())
+                .collect();
+            format!("{name}: {shape}; {}", heads.join(" "))
+        })
+        .collect();
+    if !top.is_empty() {
+        insta::assert_snapshot!(top.join("\n"), @"");
+    }
+}
+
+#[test]
+fn conversion_keeps_every_score() {
+    let dir = tempfile::tempdir().unwrap();
+    let converted = dir.path().join("converted.json");
+    for file in originals() {
+        let before = ScoreFile::read(&file).unwrap();
+        before.write(&converted).unwrap();
+        assert_eq!(ScoreFile::read(&converted).unwrap(), before);
+        assert_eq!(
+            HeadScores::read(&converted).unwrap(),
+            HeadScores::read(&file).unwrap()
+        );
+    }
+}
+
+#[test]
+fn the_projects_own_files_are_complete() {
+    let folder = headkv_tests::root().join("head_scores");
+    let mut files = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if !name.ends_with(".json") || name.ends_with(".meta.json") {
+            continue;
+        }
+        let shown = Shown::read(&path).unwrap();
+        let meta = shown
+            .meta
+            .unwrap_or_else(|| panic!("{name} has no meta file"));
+        assert_eq!(
+            name,
+            format!("{}_{}.json", meta.settings.model, meta.settings.kind)
+        );
+        assert_eq!(shown.examples, (meta.counted, meta.counted));
+        assert!(
+            meta.counted * 2 > meta.total,
+            "{name}: most examples are answered"
+        );
+        assert!(meta.command.starts_with("head-scoring score --model "));
+        files += 1;
+    }
+    assert!(files >= 3, "{files} score files");
+}
