@@ -141,7 +141,9 @@ fn check_safetensors(path: &Path) -> Result<(), String> {
         return Err("is truncated or not in the safetensors format".into());
     }
     let mut bytes = Vec::new();
-    file.take(header).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    file.take(header)
+        .read_to_end(&mut bytes)
+        .map_err(|e| e.to_string())?;
     let metadata: Metadata =
         serde_json::from_slice(&bytes).map_err(|e| format!("has a damaged header ({e})"))?;
     let expected = 8 + header + metadata.data_len() as u64;

@@ -9,12 +9,21 @@ use headkv_plugin::{
 };
 use std::{convert::Infallible, hint::black_box};
 
-const MODEL: ModelShape = ModelShape { layers: 1, heads: 32, kv_heads: 8, head_dim: 128 };
+const MODEL: ModelShape = ModelShape {
+    layers: 1,
+    heads: 32,
+    kv_heads: 8,
+    head_dim: 128,
+};
 
 fn append(c: &mut Criterion) {
     let new = vec![1.0f32; MODEL.kv_heads * MODEL.head_dim];
     for kept in [64, 4096] {
-        let shape = KvShape { kv_heads: MODEL.kv_heads, tokens: kept, head_dim: MODEL.head_dim };
+        let shape = KvShape {
+            kv_heads: MODEL.kv_heads,
+            tokens: kept,
+            head_dim: MODEL.head_dim,
+        };
         let all = vec![0.5f32; shape.kv_heads * shape.tokens * shape.head_dim];
         let cache = || RaggedCache::keep_all(&all, &all, shape);
         c.bench_function(&format!("append 256 tokens, {kept} kept per head"), |b| {
@@ -29,19 +38,26 @@ fn append(c: &mut Criterion) {
 
 fn select(c: &mut Criterion) {
     let candidates = 4096 - 8;
-    let values = (0..MODEL.heads * candidates).map(|i| ((i * 7919) % 10_007) as f32).collect();
+    let values = (0..MODEL.heads * candidates)
+        .map(|i| ((i * 7919) % 10_007) as f32)
+        .collect();
     let window = Scores::new(candidates, values);
     for method in ["snapkv", "adakv"] {
         let config = Compression::new(method, 128);
         let compressor = Compressor::new(&config, MODEL, None).expect("a valid configuration");
-        c.bench_function(&format!("select {method}@128 of 4,096 tokens, 32 heads"), |b| {
-            b.iter(|| {
-                let rank = || Ok::<_, Infallible>(selection::rank(window.clone(), MODEL.group(), &config));
-                let budget = compressor.budget(0, 4096);
-                let Ok(kept) = selection::select(&budget, MODEL.kv_heads, candidates, rank);
-                black_box(kept)
-            });
-        });
+        c.bench_function(
+            &format!("select {method}@128 of 4,096 tokens, 32 heads"),
+            |b| {
+                b.iter(|| {
+                    let rank = || {
+                        Ok::<_, Infallible>(selection::rank(window.clone(), MODEL.group(), &config))
+                    };
+                    let budget = compressor.budget(0, 4096);
+                    let Ok(kept) = selection::select(&budget, MODEL.kv_heads, candidates, rank);
+                    black_box(kept)
+                });
+            },
+        );
     }
 }
 

@@ -17,14 +17,21 @@ struct ZigZag {
 
 impl Method for ZigZag {
     fn budget(&self, at: &LayerContext) -> Budget {
-        let kept = if at.layer % 2 == 0 { self.mean / 2 } else { self.mean * 3 / 2 };
+        let kept = if at.layer % 2 == 0 {
+            self.mean / 2
+        } else {
+            self.mean * 3 / 2
+        };
         Budget::PerHead(vec![kept.min(at.candidates); self.heads])
     }
 }
 
 fn build(b: &Build) -> Result<Box<dyn Method>, Error> {
     let heads = b.model.stored_heads(b.config.granularity);
-    Ok(Box::new(ZigZag { mean: b.config.capacity - b.config.window, heads }))
+    Ok(Box::new(ZigZag {
+        mean: b.config.capacity - b.config.window,
+        heads,
+    }))
 }
 
 fn main() -> anyhow::Result<()> {

@@ -24,7 +24,8 @@ async fn main() -> anyhow::Result<()> {
     // What any program that uses mistral.rs does.
     let model = root.join("models/tiny").to_string_lossy().into_owned();
     let config = NormalSpecificConfig::default();
-    let loader = NormalLoaderBuilder::new(config, None, None, Some(model), false, None).build(None)?;
+    let loader =
+        NormalLoaderBuilder::new(config, None, None, Some(model), false, None).build(None)?;
     let pipeline = loader.load_model_from_hf(
         None,
         TokenSource::None,
@@ -37,7 +38,9 @@ async fn main() -> anyhow::Result<()> {
     )?;
     let method = DefaultSchedulerMethod::Fixed(std::num::NonZeroUsize::MIN);
     let scheduler = SchedulerConfig::DefaultScheduler { method };
-    let mistral = MistralRsBuilder::new(pipeline, scheduler, false, None).build().await;
+    let mistral = MistralRsBuilder::new(pipeline, scheduler, false, None)
+        .build()
+        .await;
 
     let story = headkv_haystack::text::generate(3, 9_000);
     let fact = "The best thing to do in Oslo is read a novel by the old harbor in the evening.";
@@ -45,22 +48,38 @@ async fn main() -> anyhow::Result<()> {
         "{story} {fact} {story}Based on the content of the book, Question: The best thing to do in Oslo is: \nAnswer:"
     );
     let (sender, mut answers) = tokio::sync::mpsc::channel(1);
-    let message = RequestMessage::Completion { text, echo_prompt: false, best_of: None };
-    let sampling = SamplingParams { max_len: Some(24), ..SamplingParams::deterministic() };
+    let message = RequestMessage::Completion {
+        text,
+        echo_prompt: false,
+        best_of: None,
+    };
+    let sampling = SamplingParams {
+        max_len: Some(24),
+        ..SamplingParams::deterministic()
+    };
     let request = NormalRequest {
         constraint: Constraint::None,
         ..NormalRequest::new_simple(message, sampling, sender, 0, None, None)
     };
-    mistral.get_sender(None)?.send(Request::Normal(Box::new(request))).await?;
+    mistral
+        .get_sender(None)?
+        .send(Request::Normal(Box::new(request)))
+        .await?;
     match answers.recv().await {
         Some(Response::CompletionDone(done)) => {
-            println!("{} tokens of prompt, answer:{}", done.usage.prompt_tokens, done.choices[0].text);
+            println!(
+                "{} tokens of prompt, answer:{}",
+                done.usage.prompt_tokens, done.choices[0].text
+            );
         }
         Some(Response::CompletionModelError(why, _)) => anyhow::bail!("{why}"),
         _ => anyhow::bail!("no answer"),
     }
     for usage in hook.usage() {
-        println!("{} bytes of KV cache kept for {} tokens", usage.kept_bytes, usage.prompt_tokens);
+        println!(
+            "{} bytes of KV cache kept for {} tokens",
+            usage.kept_bytes, usage.prompt_tokens
+        );
     }
     Ok(())
 }

@@ -25,7 +25,12 @@ impl Golden {
     fn computed(&self) -> f64 {
         let (prediction, reference) = (self.prediction.as_str(), self.reference.as_str());
         match self.metric.as_str() {
-            "babilong" => f64::from(u8::from(babilong::correct(&self.task, &self.question, prediction, reference))),
+            "babilong" => f64::from(u8::from(babilong::correct(
+                &self.task,
+                &self.question,
+                prediction,
+                reference,
+            ))),
             "rouge1_stem_f" => rouge_score::rouge1(prediction, reference).f,
             "rouge1_stem_recall" => rouge_score::rouge1(prediction, reference).recall,
             "rougeL_stem_f" => rouge_score::rouge_l(prediction, reference).f,
@@ -39,19 +44,34 @@ impl Golden {
 
 #[test]
 fn every_metric_equals_the_originals() {
-    let Some(dir) = headkv_tests::goldens() else { return };
+    let Some(dir) = headkv_tests::goldens() else {
+        return;
+    };
     let text = std::fs::read_to_string(dir.join("metrics.json")).unwrap();
     let goldens: Vec<Golden> = serde_json::from_str(&text).unwrap();
     let mut rows = BTreeMap::new();
     let mut wrong = Vec::new();
     for golden in &goldens {
         *rows.entry(golden.metric.as_str()).or_insert(0) += 1;
-        let tolerance = if matches!(golden.metric.as_str(), "qa_f1_zh" | "rouge_zh") { CHINESE_TOLERANCE } else { 1e-6 };
+        let tolerance = if matches!(golden.metric.as_str(), "qa_f1_zh" | "rouge_zh") {
+            CHINESE_TOLERANCE
+        } else {
+            1e-6
+        };
         let computed = golden.computed();
         if (computed - golden.score).abs() > tolerance {
-            wrong.push(format!("{} {:?}: {computed}, expected {}", golden.metric, golden.prediction, golden.score));
+            wrong.push(format!(
+                "{} {:?}: {computed}, expected {}",
+                golden.metric, golden.prediction, golden.score
+            ));
         }
     }
-    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), goldens.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {}:\n{}",
+        wrong.len(),
+        goldens.len(),
+        wrong.join("\n")
+    );
     assert!(goldens.len() >= 20 && rows.len() >= 10, "{rows:?}");
 }
