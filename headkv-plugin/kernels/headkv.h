@@ -66,7 +66,7 @@ typedef struct {
 /// Cuts units into items of about equal length for a device of that many multiprocessors, longest first.
 ///
 /// Writes at most `capacity` items and returns how many there are (call again with more room if it is larger);
-/// `slots` receives the number of slots for partial results. A plan stays valid until a tail gets another block.
+/// -1 means that a unit has too many segments (over 120); `slots` receives the number of slots for partial results. A plan stays valid until a tail gets another block.
 int32_t headkv_decode_plan(const HeadkvUnit *units, int32_t count, const HeadkvSegment *segments, int32_t head_dim,
                            int32_t multiprocessors, HeadkvItem *items, int32_t capacity, int32_t *slots);
 

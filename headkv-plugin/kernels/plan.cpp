@@ -8,17 +8,21 @@ namespace {
 /// Tokens of a tile: pieces are cut at multiples.
 constexpr int TILE = 16;
 /// Below this many tokens a piece costs more to merge than it saves.
-constexpr int SHORTEST = 64;
-/// Pieces per multiprocessor that a batch is cut into: enough to balance, few enough to merge.
-constexpr int PIECES = 6;
+constexpr int SHORTEST = 32;
+
+/// Pieces per multiprocessor: all at once if there is little work, twice as many for balance if there is much.
+int pieces(int64_t tokens_per_multiprocessor) { return tokens_per_multiprocessor < 900 ? 3 : 6; }
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 int tokens(const HeadkvItem &item) { return item.runs[0].tokens + item.runs[1].tokens; }
 
-HeadkvSegment skip(HeadkvSegment s, int done) {
-    // Elements are two bytes; the pointers are moved by the caller, who knows head_dim.
-    s.tokens -= done;
+/// At most `room` tokens of a segment, from token `done` on.
+HeadkvSegment part(HeadkvSegment s, int done, int room, int head_dim) {
+    const int64_t bytes = int64_t(done) * head_dim * 2;
+    s.keys = static_cast<char *>(s.keys) + bytes;
+    s.values = static_cast<char *>(s.values) + bytes;
+    s.tokens = std::min(s.tokens - done, room);
     if (s.tail_first >= 0) s.tail_first += done;
     return s;
 }
@@ -35,15 +39,16 @@ extern "C" int32_t headkv_decode_plan(const HeadkvUnit *units, int32_t count, co
     };
     int64_t total = 0;
     for (int u = 0; u < count; u++) total += length(units[u]);
-    const int64_t even = std::max<int64_t>(SHORTEST, ceil_div(total, int64_t(multiprocessors) * PIECES));
+    const int64_t share = ceil_div(total, multiprocessors);
+    const int64_t even = std::max<int64_t>(SHORTEST, ceil_div(share, pieces(share)));
 
     std::vector<HeadkvItem> plan;
     int slot = 0;
     for (int n = 0; n < count; n++) {
         const HeadkvUnit &unit = units[n];
         const int64_t all = length(unit);
-        // A part may end early at its second run's end, so there can be as many more parts as segments.
-        const int64_t most = std::max<int64_t>(1, HEADKV_MAX_PARTS - unit.segments);
+        // Parts may end early where segments end, so there can be more than asked for.
+        const int64_t most = std::max<int64_t>(1, HEADKV_MAX_PARTS - 2 * unit.segments);
         const int64_t parts = std::min(most, std::max<int64_t>(1, all / even));
         const int size = int(ceil_div(ceil_div(all, parts), TILE) * TILE);
         const size_t first = plan.size();
@@ -55,12 +60,7 @@ extern "C" int32_t headkv_decode_plan(const HeadkvUnit *units, int32_t count, co
             int room = size;
             for (int run = 0; run < 2 && segment < unit.segments && room > 0; run++) {
                 const HeadkvSegment &from = segments[unit.first_segment + segment];
-                HeadkvSegment to = skip(from, done);
-                const int64_t bytes = int64_t(done) * head_dim * 2;
-                to.keys = static_cast<char *>(from.keys) + bytes;
-                to.values = static_cast<char *>(from.values) + bytes;
-                to.tokens = std::min(to.tokens, room);
-                item.runs[run] = to;
+                const HeadkvSegment to = item.runs[run] = part(from, done, room, head_dim);
                 // Runs start at a tile of their own.
                 room -= int(ceil_div(to.tokens, TILE) * TILE);
                 done += to.tokens;
@@ -69,6 +69,7 @@ extern "C" int32_t headkv_decode_plan(const HeadkvUnit *units, int32_t count, co
             plan.push_back(item);
         } while (segment < unit.segments);
         const int made = int(plan.size() - first);
+        if (made > HEADKV_MAX_PARTS) return -1;
         for (size_t i = first; i < plan.size(); i++) plan[i].parts = made;
         if (made > 1) slot += made;
     }

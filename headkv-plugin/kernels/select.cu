@@ -7,6 +7,8 @@ namespace {
 
 constexpr int THREADS = 1024;
 constexpr int WARPS = THREADS / 32;
+/// Consecutive scores that a thread takes at once: their loads overlap.
+constexpr int EACH = 16;
 /// Bits of the score that one pass decides, highest first: 11, 11, 10.
 constexpr int BINS = 2048;
 
@@ -14,6 +16,19 @@ constexpr int BINS = 2048;
 __device__ inline uint32_t order(float score) {
     const uint32_t bits = __float_as_uint(score);
     return bits >> 31 ? ~bits : bits | 1u << 31;
+}
+
+/// The keys of EACH positions from `first` on; a row is padded to a multiple of four.
+__device__ inline void load_keys(uint32_t (&keys)[EACH], const float *scores, int first, int candidates) {
+    float4 fours[EACH / 4];
+#pragma unroll
+    for (int j = 0; j < EACH / 4; j++)
+        fours[j] = first + 4 * j < candidates ? reinterpret_cast<const float4 *>(scores + first)[j] : make_float4(0, 0, 0, 0);
+#pragma unroll
+    for (int j = 0; j < EACH / 4; j++) {
+        keys[4 * j] = order(fours[j].x), keys[4 * j + 1] = order(fours[j].y);
+        keys[4 * j + 2] = order(fours[j].z), keys[4 * j + 3] = order(fours[j].w);
+    }
 }
 
 /// Sum over the threads before this one; `total` receives the block's.
@@ -58,14 +73,12 @@ __global__ __launch_bounds__(THREADS) void select(const float *all_scores, int64
         for (int i = tid; i < BINS; i += THREADS) bins[i] = 0;
         __syncthreads();
         const uint32_t mask = (1u << width) - 1;
-        for (int i = tid * 4; i < candidates; i += THREADS * 4) {
-            const float4 four = *reinterpret_cast<const float4 *>(scores + i);
-            const float each[4] = {four.x, four.y, four.z, four.w};
+        for (int i = tid * EACH; i < candidates; i += THREADS * EACH) {
+            uint32_t keys[EACH];
+            load_keys(keys, scores, i, candidates);
 #pragma unroll
-            for (int j = 0; j < 4; j++) {
-                const uint32_t key = order(each[j]);
-                if (i + j < candidates && (key & known) == prefix) atomicAdd(&bins[key >> shift & mask], 1);
-            }
+            for (int j = 0; j < EACH; j++)
+                if (i + j < candidates && (keys[j] & known) == prefix) atomicAdd(&bins[keys[j] >> shift & mask], 1);
         }
         __syncthreads();
         // Two bins per thread, highest first.
@@ -84,27 +97,23 @@ __global__ __launch_bounds__(THREADS) void select(const float *all_scores, int64
 
     // Everything above `prefix`, and the first `wanted` that equal it, in order of position.
     uint32_t higher_before = 0, equal_before = 0;
-    for (int base = 0; base < candidates; base += THREADS * 4) {
-        const int i = base + tid * 4;
-        float4 four = {0, 0, 0, 0};
-        if (i < candidates) four = *reinterpret_cast<const float4 *>(scores + i);
-        const float each[4] = {four.x, four.y, four.z, four.w};
-        uint32_t found = 0;
+    for (int base = 0; base < candidates; base += THREADS * EACH) {
+        const int i = base + tid * EACH;
+        uint32_t keys[EACH], found = 0;
+        load_keys(keys, scores, i, candidates);
+        // Both counts of a block fit 16 bits.
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const uint32_t key = order(each[j]);
-            if (i + j < candidates) found += (key > prefix ? 1u : 0u) + (key == prefix ? 1u << 16 : 0u);
-        }
+        for (int j = 0; j < EACH; j++)
+            if (i + j < candidates) found += (keys[j] > prefix ? 1u : 0u) + (keys[j] == prefix ? 1u << 16 : 0u);
         uint32_t total;
         const uint32_t before = sum_before(found, scratch, total);
         uint32_t higher = higher_before + (before & 0xffff), equal = equal_before + (before >> 16);
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const uint32_t key = order(each[j]);
+        for (int j = 0; j < EACH; j++) {
             if (i + j >= candidates) break;
-            if (key > prefix || (key == prefix && equal < wanted)) positions[higher + min(equal, wanted)] = i + j;
-            higher += key > prefix;
-            equal += key == prefix;
+            const bool above = keys[j] > prefix, same = keys[j] == prefix;
+            if (above || (same && equal < wanted)) positions[higher + min(equal, wanted)] = i + j;
+            higher += above, equal += same;
         }
         higher_before += total & 0xffff, equal_before += total >> 16;
     }

@@ -125,7 +125,7 @@ __global__ __launch_bounds__(THREADS) void logits(const __grid_constant__ Headkv
 
 constexpr int POOL_THREADS = 256;
 /// Positions per block of the second kernel.
-constexpr int POSITIONS = 1024;
+constexpr int POSITIONS = 512;
 
 /// Block (x, y): positions x of stored head y. Dynamic shared memory: the rows' states, then the unpooled scores.
 __global__ __launch_bounds__(POOL_THREADS) void pool(const __grid_constant__ HeadkvRank a) {

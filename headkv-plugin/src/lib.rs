@@ -15,6 +15,8 @@
 pub mod attention;
 pub mod cache;
 pub mod config;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod error;
 #[cfg(feature = "mistralrs")]
 pub mod hook;

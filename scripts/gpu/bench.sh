@@ -4,7 +4,8 @@
 #   scripts/gpu/bench.sh SCORES.json [build|check|sanitize|time|torch ...]     default: everything
 #
 # SCORES.json is a head-score file of a model with 32 layers x 32 heads. Results go to stdout. Needs nvcc, a GPU, and for
-# the rows of PyTorch a python3 that has it. CUDA_COMPUTE_CAP (default 90) is the target.
+# the rows of PyTorch a python3 that has it. CUDA_COMPUTE_CAP (default 90) is the target; HEADKV_COMMIT names the commit
+# where the sources come without their repository.
 set -euo pipefail
 scores=${1:?usage: bench.sh SCORES.json [build|check|sanitize|time|torch ...]}; shift
 steps=${*:-build check sanitize time torch}
@@ -27,7 +28,7 @@ build() {
 }
 
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
-echo "commit $(git -C "$here" rev-parse --short HEAD 2>/dev/null || echo unknown), $(date -u +%F), $(nvcc --version | grep -o 'release [0-9.]*')"
+echo "commit ${HEADKV_COMMIT:-$(git -C "$here" rev-parse --short HEAD 2>/dev/null || echo unknown)}, $(date -u +%F), $(nvcc --version | grep -o 'release [0-9.]*')"
 python3 "$here/capacities.py" "$scores" > "$out/capacities.txt"
 for step in $steps; do
     start=$(date +%s)

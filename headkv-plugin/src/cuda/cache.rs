@@ -1,0 +1,256 @@
+//! The ragged cache of one layer and sequence, on the GPU.
+//!
+//! As on the CPU ([`crate::cache`]): the compressed part is written once, and generated tokens go to blocks of a tail.
+//! Blocks grow up to a limit, so that few allocations serve a long answer.
+
+use super::{
+    decode::Plan,
+    device::{Operand, device_of, launch, start, uninitialized},
+    ffi,
+    rank::DeviceScores,
+};
+use candle_core::{CudaDevice, DType, Result, Tensor};
+use cudarc::driver::CudaSlice;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Tokens of the tail's first block, and of its largest ones.
+const FIRST_BLOCK: usize = 64;
+const LARGEST_BLOCK: usize = 1024;
+
+/// Keys and values of one layer and sequence, a different number of tokens for each stored head.
+///
+/// Stored heads are KV heads, or query heads where each keeps a set of its own; the tail is stored once per KV head.
+pub struct RaggedCache {
+    /// Tells caches apart in a plan.
+    pub(super) id: u64,
+    pub(super) device: CudaDevice,
+    pub(super) dtype: DType,
+    pub(super) kv_heads: usize,
+    pub(super) head_dim: usize,
+    /// Token offsets of the stored heads in `keys` and `values`, one more than heads.
+    offsets: Vec<usize>,
+    /// `(kept tokens of all heads, head_dim)`, as 16-bit words.
+    keys: CudaSlice<u16>,
+    values: CudaSlice<u16>,
+    blocks: Vec<Block>,
+    /// Generated tokens.
+    pub(super) tail: usize,
+    /// How a batch that this cache leads is cut into pieces of work.
+    pub(super) plan: Option<Plan>,
+}
+
+/// A block of the tail: `(2, kv_heads, tokens, head_dim)`, keys then values.
+struct Block {
+    tokens: usize,
+    words: CudaSlice<u16>,
+}
+
+/// Which rows of a prompt a cache keeps.
+enum Kept<'a> {
+    All,
+    /// Positions by stored head.
+    At(&'a [Vec<u32>]),
+    /// The best so many of each stored head, and the tokens after the candidates.
+    Best(&'a DeviceScores, &'a [usize]),
+}
+
+impl RaggedCache {
+    /// Keeps every token of a prompt; `k` and `v` are `(kv_heads, tokens, head_dim)`.
+    ///
+    /// # Errors
+    /// Tensors that are not in bf16 or f16 on one CUDA device, or memory that runs out.
+    pub fn keep_all(k: &Tensor, v: &Tensor) -> Result<Self> {
+        let (kv_heads, tokens, _) = k.dims3()?;
+        Self::build(k, v, vec![tokens; kv_heads], Kept::All)
+    }
+
+    /// Keeps the prompt's tokens at `kept[stored head]`, in that order.
+    ///
+    /// # Errors
+    /// As [`Self::keep_all`], and positions beyond the prompt.
+    pub fn keep_at(k: &Tensor, v: &Tensor, kept: &[Vec<u32>]) -> Result<Self> {
+        let tokens = k.dim(1)?;
+        if let Some(at) = kept.iter().flatten().find(|&&at| at as usize >= tokens) {
+            candle_core::bail!("headkv: position {at} is beyond the prompt of {tokens} tokens");
+        }
+        Self::build(k, v, kept.iter().map(Vec::len).collect(), Kept::At(kept))
+    }
+
+    /// Keeps the `counts[stored head]` best-ranked candidates and all tokens after the candidates, without waiting for
+    /// the device.
+    ///
+    /// # Errors
+    /// As [`Self::keep_all`], and counts that do not fit the scores.
+    pub fn keep_best(
+        k: &Tensor,
+        v: &Tensor,
+        scores: &DeviceScores,
+        counts: &[usize],
+    ) -> Result<Self> {
+        if counts.len() != scores.heads() || k.dim(1)? != scores.tokens() {
+            candle_core::bail!(
+                "headkv: {} counts and a prompt of {} tokens do not fit scores of {} heads and {} tokens",
+                counts.len(),
+                k.dim(1)?,
+                scores.heads(),
+                scores.tokens()
+            );
+        }
+        let counts: Vec<usize> = counts.iter().map(|&n| n.min(scores.candidates())).collect();
+        let window = scores.tokens() - scores.candidates();
+        let lengths = counts.iter().map(|n| n + window).collect();
+        Self::build(k, v, lengths, Kept::Best(scores, &counts))
+    }
+
+    fn build(k: &Tensor, v: &Tensor, lengths: Vec<usize>, kept: Kept<'_>) -> Result<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let (kv_heads, _, head_dim) = k.dims3()?;
+        if k.dims() != v.dims() || k.dtype() != v.dtype() {
+            candle_core::bail!(
+                "headkv: keys {:?} do not fit values {:?}",
+                k.dims(),
+                v.dims()
+            );
+        }
+        if lengths.is_empty()
+            || !lengths.len().is_multiple_of(kv_heads)
+            || !head_dim.is_multiple_of(8)
+        {
+            candle_core::bail!(
+                "headkv: {} stored heads of {kv_heads} KV heads, head_dim {head_dim}",
+                lengths.len()
+            );
+        }
+        let device = device_of(k)?;
+        let mut offsets = vec![0];
+        for length in &lengths {
+            offsets.push(offsets[offsets.len() - 1] + length);
+        }
+        let total = offsets[lengths.len()];
+        let as_i32 = |list: &[usize]| list.iter().map(|&n| n as i32).collect::<Vec<_>>();
+        let device_offsets = device.clone_htod(&as_i32(&offsets))?;
+        let positions = match kept {
+            Kept::All => None,
+            Kept::At(kept) => Some(device.clone_htod(&[kept.concat(), vec![0]].concat())?),
+            Kept::Best(scores, counts) => {
+                Some(scores.select(&as_i32(counts), &device_offsets, total)?)
+            }
+        };
+
+        let (operand_k, operand_v) = (Operand::new(k)?, Operand::new(v)?);
+        let keys = uninitialized(&device, total * head_dim)?;
+        let values = uninitialized(&device, total * head_dim)?;
+        let args = ffi::Gather {
+            k: operand_k.address,
+            v: operand_v.address,
+            k_head: operand_k.strides[0],
+            k_token: operand_k.strides[1],
+            v_head: operand_v.strides[0],
+            v_token: operand_v.strides[1],
+            offsets: start(&device_offsets, &device),
+            positions: positions.as_ref().map_or(0, |p| start(p, &device)),
+            kept_k: start(&keys, &device),
+            kept_v: start(&values, &device),
+            heads: lengths.len() as i32,
+            share: (lengths.len() / kv_heads) as i32,
+            longest: lengths.iter().copied().max().unwrap_or(0) as i32,
+            head_dim: head_dim as i32,
+        };
+        // SAFETY: positions are below `tokens`, offsets end at the slices' length; tests compare with the CPU's rows.
+        launch(&device, "copying what is kept", |stream| unsafe {
+            ffi::headkv_gather(&args, stream)
+        })?;
+        Ok(Self {
+            id: NEXT.fetch_add(1, Relaxed),
+            dtype: k.dtype(),
+            device,
+            kv_heads,
+            head_dim,
+            offsets,
+            keys,
+            values,
+            blocks: Vec::new(),
+            tail: 0,
+            plan: None,
+        })
+    }
+
+    /// Number of stored heads.
+    pub fn stored_heads(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Tokens of the prompt that a stored head keeps.
+    pub fn kept(&self, stored: usize) -> usize {
+        self.offsets[stored + 1] - self.offsets[stored]
+    }
+
+    /// Generated tokens.
+    pub fn tail_tokens(&self) -> usize {
+        self.tail
+    }
+
+    /// Bytes of the compressed part.
+    pub fn kept_bytes(&self) -> usize {
+        (self.keys.len() + self.values.len()) * 2
+    }
+
+    /// Bytes of the tail's blocks.
+    pub fn tail_bytes(&self) -> usize {
+        self.blocks.iter().map(|block| block.words.len() * 2).sum()
+    }
+
+    /// Bytes of the compressed part and the tail's blocks.
+    pub fn kv_bytes(&self) -> usize {
+        self.kept_bytes() + self.tail_bytes()
+    }
+
+    /// The compressed part's bits, keys and values.
+    #[cfg(test)]
+    pub(super) fn read(&self) -> (Vec<u16>, Vec<u16>) {
+        let read = |words| self.device.clone_dtoh(words).unwrap();
+        (read(&self.keys), read(&self.values))
+    }
+
+    /// Blocks of the tail.
+    pub(super) fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Makes room for one more token; the compressed part and full blocks stay where they are.
+    pub(super) fn reserve(&mut self) -> Result<()> {
+        if self.tail == self.blocks.iter().map(|block| block.tokens).sum::<usize>() {
+            // As long as the tail so far: it doubles, up to the largest block.
+            let tokens = self.tail.clamp(FIRST_BLOCK, LARGEST_BLOCK);
+            let words = uninitialized(&self.device, 2 * self.kv_heads * tokens * self.head_dim)?;
+            self.blocks.push(Block { tokens, words });
+        }
+        Ok(())
+    }
+
+    /// Everything that a stored head attends to: its kept part, then the tail's blocks.
+    pub(super) fn segments(&self, stored: usize) -> Vec<ffi::Segment> {
+        let row = (self.head_dim * 2) as u64;
+        let kv_head = stored / (self.stored_heads() / self.kv_heads);
+        let kept = self.offsets[stored] as u64 * row;
+        let mut segments = vec![ffi::Segment {
+            keys: start(&self.keys, &self.device) + kept,
+            values: start(&self.values, &self.device) + kept,
+            tokens: self.kept(stored) as i32,
+            tail_first: -1,
+        }];
+        let mut first = 0;
+        for block in &self.blocks {
+            let words = start(&block.words, &self.device);
+            let head = |at: usize| words + (at * block.tokens) as u64 * row;
+            segments.push(ffi::Segment {
+                keys: head(kv_head),
+                values: head(self.kv_heads + kv_head),
+                tokens: block.tokens as i32,
+                tail_first: first as i32,
+            });
+            first += block.tokens;
+        }
+        segments
+    }
+}

@@ -1,0 +1,18 @@
+//! Attention on NVIDIA GPUs, on candle's tensors: prompts, ranking and compression, and generated tokens.
+//!
+//! The kernels are CUDA C++ in `kernels/`, compiled by `build.rs`; this module gives them candle's memory and stream.
+//! bf16 and f16, `head_dim` 32, 64, 80, 96, 128 or 256, any number of query heads per KV head.
+
+mod cache;
+mod decode;
+mod device;
+mod ffi;
+mod prompt;
+mod rank;
+#[cfg(test)]
+mod tests;
+
+pub use cache::RaggedCache;
+pub use decode::decode_attention;
+pub use prompt::prompt_attention;
+pub use rank::{DeviceScores, Ranking, rank};

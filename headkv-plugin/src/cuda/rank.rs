@@ -1,0 +1,180 @@
+//! Ranking a prompt's positions by its window's attention, on the GPU.
+
+use super::{
+    device::{Operand, device_of, launch, start, type_number, uninitialized},
+    ffi,
+};
+use crate::{
+    config::{Pooling, Reduce},
+    selection::Scores,
+};
+use candle_core::{CudaDevice, Result, Tensor};
+use cudarc::driver::CudaSlice;
+
+/// How a prompt's positions are ranked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ranking {
+    /// The last tokens of the prompt, whose queries rank the others.
+    pub window: usize,
+    /// Width of the pooling over positions, in tokens; odd.
+    pub kernel: usize,
+    /// How neighbouring scores are pooled.
+    pub pooling: Pooling,
+    /// Heads that keep a set of positions: KV heads, or query heads.
+    pub stored_heads: usize,
+    /// How scores of the query heads that share a set become one.
+    pub reduce: Reduce,
+    /// Factor on the logits.
+    pub scale: f32,
+    /// Soft cap on the scaled logits.
+    pub softcap: Option<f32>,
+}
+
+/// Scores of a layer's candidates on the device, one row per stored head.
+pub struct DeviceScores {
+    device: CudaDevice,
+    heads: usize,
+    candidates: usize,
+    tokens: usize,
+    /// `(heads, stride)`.
+    values: CudaSlice<f32>,
+    stride: usize,
+}
+
+/// Ranks the positions before the window: the window's attention probabilities, summed, reduced and pooled.
+///
+/// The same rule as [`crate::attention::window_scores`] and [`crate::selection::rank`], in one read of K. `q` is
+/// `(heads, tokens, head_dim)`, `k` `(kv_heads, tokens, head_dim)`.
+///
+/// # Errors
+/// Tensors that are not in bf16 or f16 on one CUDA device, shapes that do not fit, or a window as long as the prompt.
+pub fn rank(q: &Tensor, k: &Tensor, ranking: &Ranking) -> Result<DeviceScores> {
+    let (heads, tokens, head_dim) = q.dims3()?;
+    let kv_heads = k.dim(0)?;
+    let stored = ranking.stored_heads;
+    let fits = stored > 0
+        && heads % stored == 0
+        && stored % kv_heads == 0
+        && k.dims() == [kv_heads, tokens, head_dim];
+    if !fits || ranking.window >= tokens || q.dtype() != k.dtype() {
+        candle_core::bail!(
+            "headkv: cannot rank keys {:?} by queries {:?} with {stored} stored heads and a window of {}",
+            k.dims(),
+            q.dims(),
+            ranking.window
+        );
+    }
+    let device = device_of(q)?;
+    let (q, k) = (Operand::new(q)?, Operand::new(k)?);
+    // SAFETY: these two only compute.
+    let (stride, bytes) = unsafe {
+        let (heads, tokens) = (heads as i32, tokens as i32);
+        (
+            ffi::headkv_score_stride(tokens) as usize,
+            ffi::headkv_rank_workspace(heads, tokens, ranking.window as i32),
+        )
+    };
+    let values: CudaSlice<f32> = uninitialized(&device, stored * stride)?;
+    let workspace: CudaSlice<u8> = uninitialized(&device, bytes)?;
+    let args = ffi::Rank {
+        q: q.address,
+        k: k.address,
+        q_head: q.strides[0],
+        q_token: q.strides[1],
+        k_head: k.strides[0],
+        k_token: k.strides[1],
+        heads: heads as i32,
+        kv_heads: kv_heads as i32,
+        tokens: tokens as i32,
+        head_dim: head_dim as i32,
+        dtype: type_number(q.dtype()),
+        window: ranking.window as i32,
+        scale: ranking.scale,
+        softcap: ranking.softcap.unwrap_or(0.0),
+        share: (heads / stored) as i32,
+        share_max: i32::from(ranking.reduce == Reduce::Max),
+        kernel: ranking.kernel as i32,
+        pool_max: i32::from(ranking.pooling == Pooling::Max),
+        workspace: start(&workspace, &device),
+        scores: start(&values, &device),
+    };
+    // SAFETY: workspace and scores have the sizes that the kernel asks for; tests compare with the CPU's scores.
+    launch(&device, "ranking", |stream| unsafe {
+        ffi::headkv_rank(&args, stream)
+    })?;
+    let candidates = tokens - ranking.window;
+    Ok(DeviceScores {
+        device,
+        heads: stored,
+        candidates,
+        tokens,
+        values,
+        stride,
+    })
+}
+
+impl DeviceScores {
+    /// Number of stored heads.
+    pub fn heads(&self) -> usize {
+        self.heads
+    }
+
+    /// Positions before the window.
+    pub fn candidates(&self) -> usize {
+        self.candidates
+    }
+
+    /// Tokens of the prompt.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Copies the scores to the CPU, waiting for the device.
+    ///
+    /// # Errors
+    /// A failure of the device, which can be an earlier kernel's.
+    pub fn to_host(&self) -> Result<Scores> {
+        let padded = self.device.clone_dtoh(&self.values)?;
+        let rows = padded
+            .chunks(self.stride)
+            .take(self.heads)
+            .flat_map(|row| &row[..self.candidates]);
+        Ok(Scores::new(self.candidates, rows.copied().collect()))
+    }
+
+    /// Positions of each head's `counts` best candidates in ascending order, then those after the candidates.
+    pub(super) fn select(
+        &self,
+        counts: &[i32],
+        offsets: &CudaSlice<i32>,
+        total: usize,
+    ) -> Result<CudaSlice<u32>> {
+        let device = &self.device;
+        let device_counts = device.clone_htod(counts)?;
+        let positions: CudaSlice<u32> = uninitialized(device, total)?;
+        let [scores, counts, offsets, to] = [
+            start(&self.values, device),
+            start(&device_counts, device),
+            start(offsets, device),
+            start(&positions, device),
+        ];
+        let [stride, heads, candidates, tokens] =
+            [self.stride, self.heads, self.candidates, self.tokens];
+        // SAFETY: counts are at most `candidates`, and offsets leave room for them; tests compare with the CPU's choice.
+        launch(device, "selection", |stream| unsafe {
+            let (heads, candidates, tokens) = (heads as i32, candidates as i32, tokens as i32);
+            ffi::headkv_select(
+                scores,
+                stride as i64,
+                heads,
+                candidates,
+                tokens,
+                counts,
+                offsets,
+                to,
+                stream,
+            )
+        })?;
+        Ok(positions)
+    }
+}
