@@ -36,7 +36,12 @@ fn the_originals_files_show_their_top_heads() {
         })
         .collect();
     if !top.is_empty() {
-        insta::assert_snapshot!(top.join("\n"), @"");
+        insta::assert_snapshot!(top.join("\n"), @"
+        Meta-Llama-3-8B-Instruct_retrieval_heads.json: 32 layers x 32 heads, 107 examples a head; 15-30 16-20 27-7
+        Meta-Llama-3-8B-Instruct_retrieval_reasoning_heads.json: 32 layers x 32 heads, 74 examples a head; 15-30 8-11 16-1
+        Mistral-7B-Instruct-v0.2_retrieval_heads.json: 32 layers x 32 heads, 148 examples a head; 18-0 18-2 12-7
+        Mistral-7B-Instruct-v0.2_retrieval_reasoning_heads.json: 32 layers x 32 heads, 76 examples a head; 18-0 7-18 19-9
+        ");
     }
 }
 
