@@ -549,7 +549,10 @@ pub(crate) mod tests {
         let whole = fs::read(&path).unwrap();
         for cut in 1..60 {
             fs::write(&path, &whole[..whole.len() - cut]).unwrap();
-            assert_eq!(Results::read(dir.path()).unwrap().rows, [first.clone()]);
+            assert_eq!(
+                Results::read(dir.path()).unwrap().rows,
+                std::slice::from_ref(&first)
+            );
             let mut store = Store::open(dir.path()).unwrap();
             assert!(store.has(&first.key) && !store.has(&second.key));
             store.add(&second, "prompt 2").unwrap();

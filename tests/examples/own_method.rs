@@ -17,7 +17,7 @@ struct ZigZag {
 
 impl Method for ZigZag {
     fn budget(&self, at: &LayerContext) -> Budget {
-        let kept = if at.layer % 2 == 0 {
+        let kept = if at.layer.is_multiple_of(2) {
             self.mean / 2
         } else {
             self.mean * 3 / 2

@@ -107,13 +107,11 @@ impl<T: Stored> New<'_, T> {
             let start = Instant::now();
             let mut state = state.state::<LayerState>()?;
             let size = tokens * model.head_dim;
-            let of_row = |all, heads: usize| -> &[T] {
-                &<&[T]>::from(all)[row * heads * size..][..heads * size]
-            };
+            let rows = |heads: usize| row * heads * size..(row + 1) * heads * size;
             let (q, k, v) = (
-                of_row(self.q, model.heads),
-                of_row(self.k, model.kv_heads),
-                of_row(self.v, model.kv_heads),
+                &self.q[rows(model.heads)],
+                &self.k[rows(model.kv_heads)],
+                &self.v[rows(model.kv_heads)],
             );
             let cache = compress(&state.compressor, cx, tokens, q, k, v);
             state
