@@ -157,6 +157,8 @@ impl Engine {
         let (response, answer) = channel(1);
         let recorder = Arc::new(Recorder::new(request.keep_logits));
         let sampling = SamplingParams {
+            // Without it the engine samples at temperature 1 from the one best token: it sorts the vocabulary.
+            temperature: Some(0.0),
             max_len: Some(request.max_tokens),
             stop_toks: (!request.stop.is_empty()).then(|| StopTokens::Seqs(request.stop.clone())),
             ..SamplingParams::deterministic()

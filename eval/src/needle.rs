@@ -217,7 +217,7 @@ impl NeedleTest {
             prompt_tokens: answer.prompt_tokens,
             question: needle.question.clone(),
             f1: qa_f1(&text, &needle.answer),
-            rouge1: rouge_score::rouge1(&text, &needle.answer).f,
+            rouge1: rouge_score::rouge1(&text, &needle.needle).f,
             answer: text,
             reference: needle.answer.clone(),
             kv_bytes: answer.kv_bytes,

@@ -31,7 +31,7 @@ pub struct Row {
     pub reference: String,
     /// QA-F1, 0 to 1.
     pub f1: f64,
-    /// ROUGE-1 F, 0 to 1.
+    /// ROUGE-1 F against the whole needle, as in the original needle test, 0 to 1.
     pub rouge1: f64,
     /// Bytes of keys and values held at the end.
     pub kv_bytes: usize,

@@ -19,12 +19,12 @@ use std::{
     ops::DerefMut,
     panic::{catch_unwind, AssertUnwindSafe},
     sync::{
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         Arc, PoisonError, RwLock,
     },
 };
 
-use candle_core::{Result, Tensor, TensorId};
+use candle_core::{Device, Result, Tensor, TensorId};
 use parking_lot::{Mutex, MutexGuard};
 use tokenizers::Tokenizer;
 
@@ -217,6 +217,7 @@ pub(crate) fn install<P: CacheManagerMixin + MetadataMixin>(
     }
     let model = info(&**config, caches.len(), metadata.max_seq_len);
     hook.check_model(&model)?;
+    HOOKED.store(true, Ordering::Relaxed);
     for (layer, cache) in caches.iter_mut().enumerate() {
         *cache = KvCache::Hooked(HookedCache {
             hook: hook.clone(),
@@ -450,15 +451,43 @@ fn message(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("unknown")
 }
 
+/// Whether a model was hooked in this process.
+static HOOKED: AtomicBool = AtomicBool::new(false);
+
 /// Runs one forward pass; afterwards no handle is left armed, and one that was is an error.
-pub(crate) fn forward<R>(pass: impl FnOnce() -> Result<R>) -> Result<R> {
-    let result = pass();
-    match PENDING.with(RefCell::take) {
-        Some(left) if result.is_ok() => {
-            let layer = left.cache.layer;
-            candle_core::bail!("attention hook: layer {layer} stored its keys but did not ask for attention: unsupported model")
+///
+/// On the CPU a hooked model runs inside the thread pool. From outside, each of a decode step's many small parallel
+/// operations (norms, rotary embeddings) would wake the pool and wait for it, which takes longer than the operation.
+pub(crate) fn forward<R>(device: &Device, pass: impl FnOnce() -> Result<R>) -> Result<R> {
+    let pass = || {
+        let result = pass();
+        match PENDING.with(RefCell::take) {
+            Some(left) if result.is_ok() => {
+                let layer = left.cache.layer;
+                candle_core::bail!("attention hook: layer {layer} stored its keys but did not ask for attention: unsupported model")
+            }
+            _ => result,
         }
-        _ => result,
+    };
+    if device.is_cpu() && HOOKED.load(Ordering::Relaxed) {
+        let pass = Lent(pass);
+        rayon::scope(move |_| pass.run()).0
+    } else {
+        pass()
+    }
+}
+
+/// Something that another thread may use while its owner waits.
+struct Lent<T>(T);
+
+// SAFETY: made only in `forward`, whose thread waits in `rayon::scope` until the pool's thread has returned: the two
+// never use it at the same time. A forward pass on the CPU holds nothing that is bound to its thread; the handle of
+// `PENDING` is armed, taken and checked within the pass.
+unsafe impl<T> Send for Lent<T> {}
+
+impl<R, F: FnOnce() -> R> Lent<F> {
+    fn run(self) -> Lent<R> {
+        Lent((self.0)())
     }
 }
 
