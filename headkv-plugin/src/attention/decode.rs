@@ -1,16 +1,22 @@
 //! Attention of generated tokens over ragged caches: every head has kept a different number of keys.
 
-use super::{Element, simd, softmax::State};
+use super::{
+    Element,
+    exponential::{LogitScale, MASKED},
+    matrix::{Aligned, multiply, multiply_transposed},
+    softmax::State,
+};
 use crate::cache::Segment;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Tokens per piece of work: long heads are split so that cores share them.
 const PIECE: usize = 512;
-/// Tokens whose logits are formed at once.
+/// Tokens whose logits are formed at once; a multiple of every vector's lanes.
 const KEYS: usize = 64;
-/// Query rows x tokens below which one core is faster than waking the others.
-const PARALLEL: usize = 4096;
+/// Multiplications (query rows x tokens x head_dim) below which one core is faster than waking the others.
+const PARALLEL: usize = 1 << 18;
 
 /// One stored head of one sequence, and the query heads that read it.
 pub struct DecodeUnit<'a, T> {
@@ -22,6 +28,15 @@ pub struct DecodeUnit<'a, T> {
     pub out: &'a mut [T],
 }
 
+impl<T> DecodeUnit<'_, T> {
+    fn tokens(&self, head_dim: usize) -> usize {
+        self.segments
+            .iter()
+            .map(|segment| segment.keys.len() / head_dim)
+            .sum()
+    }
+}
+
 /// Attention of each unit's queries to everything that its head holds.
 pub fn decode_attention<T: Element>(
     units: &mut [DecodeUnit<'_, T>],
@@ -29,117 +44,149 @@ pub fn decode_attention<T: Element>(
     scale: f32,
     softcap: Option<f32>,
 ) {
-    let arch = Arch::new();
-    let scaled = |unit: &DecodeUnit<'_, T>| {
-        let mut q = T::widen(unit.q, &mut Vec::new()).to_vec();
-        q.iter_mut().for_each(|x| *x *= scale);
-        q
-    };
-    let queries: Vec<Vec<f32>> = units.iter().map(scaled).collect();
-    let mut states: Vec<State> = queries
-        .iter()
-        .map(|q| State::empty(q.len() / head_dim, head_dim))
-        .collect();
-    let work = |unit: &DecodeUnit<'_, T>| {
-        unit.segments
-            .iter()
-            .map(|s| s.keys.len() / head_dim)
-            .sum::<usize>()
-    };
+    attend(
+        Arch::new(),
+        units,
+        head_dim,
+        LogitScale::new(scale, softcap),
+    );
+}
+
+fn attend<T: Element>(
+    arch: Arch,
+    units: &mut [DecodeUnit<'_, T>],
+    head_dim: usize,
+    scale: LogitScale,
+) {
     let work: usize = units
         .iter()
-        .zip(&states)
-        .map(|(unit, state)| work(unit) * state.sum.len())
+        .map(|unit| unit.q.len() * unit.tokens(head_dim))
         .sum();
-
     if work < PARALLEL {
-        for ((unit, q), state) in units.iter().zip(&queries).zip(&mut states) {
-            for segment in &unit.segments {
-                arch.dispatch(Piece {
-                    q,
-                    segment: *segment,
-                    softcap,
-                    state,
-                });
-            }
-        }
-    } else {
-        let pieces: Vec<(usize, Segment<'_, T>)> = units
-            .iter()
-            .enumerate()
-            .flat_map(|(i, unit)| {
-                unit.segments
-                    .iter()
-                    .flat_map(|s| s.split(PIECE * head_dim))
-                    .map(move |s| (i, s))
-            })
-            .collect();
-        let partial = |&(unit, segment): &(usize, Segment<'_, T>)| {
-            let q: &[f32] = &queries[unit];
-            let mut state = State::empty(q.len() / head_dim, head_dim);
+        let mut scratch = Scratch::default();
+        for unit in units {
+            let tokens = 0..unit.tokens(head_dim);
             arch.dispatch(Piece {
-                q,
-                segment,
-                softcap,
-                state: &mut state,
+                unit,
+                tokens,
+                head_dim,
+                scale,
+                scratch: &mut scratch,
             });
-            state
-        };
-        let partials: Vec<State> = pieces.par_iter().map(partial).collect();
-        for ((unit, _), partial) in pieces.iter().zip(&partials) {
-            states[*unit].merge(partial);
+            T::narrow_all(scratch.state.finish(), unit.out);
         }
+        return;
     }
-    for (unit, state) in units.iter_mut().zip(&states) {
-        for (row, out) in unit.out.chunks_mut(head_dim).enumerate() {
-            let (factor, output) = state.finish(row);
-            out.iter_mut()
-                .zip(output)
-                .for_each(|(to, x)| *to = T::narrow(x * factor));
+    let pieces: Vec<(usize, Range<usize>)> = units
+        .iter()
+        .map(|unit| unit.tokens(head_dim))
+        .enumerate()
+        .flat_map(|(i, tokens)| {
+            (0..tokens)
+                .step_by(PIECE)
+                .map(move |from| (i, from..tokens.min(from + PIECE)))
+        })
+        .collect();
+    let attend = |scratch: &mut Scratch, (i, tokens): &(usize, Range<usize>)| {
+        arch.dispatch(Piece {
+            unit: &units[*i],
+            tokens: tokens.clone(),
+            head_dim,
+            scale,
+            scratch,
+        });
+        scratch.state.clone()
+    };
+    let parts: Vec<State> = pieces
+        .par_iter()
+        .with_max_len(1)
+        .map_init(Scratch::default, attend)
+        .collect();
+
+    let mut parts = pieces.iter().zip(parts).peekable();
+    for (i, unit) in units.iter_mut().enumerate() {
+        let mut state = State::empty(unit.q.len() / head_dim, head_dim);
+        while let Some((_, part)) = parts.next_if(|((owner, _), _)| *owner == i) {
+            state.merge(&part);
         }
+        T::narrow_all(state.finish(), unit.out);
     }
 }
 
-/// Attention of one unit's scaled queries to consecutive keys, added to a state.
-struct Piece<'a, T> {
-    q: &'a [f32],
-    segment: Segment<'a, T>,
-    softcap: Option<f32>,
-    state: &'a mut State,
+#[derive(Default)]
+struct Scratch {
+    queries: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    logits: Aligned,
+    /// The result.
+    state: State,
 }
 
-impl<T: Element> WithSimd for Piece<'_, T> {
+/// Attention of one unit's queries to some of its tokens.
+struct Piece<'a, 'b, T> {
+    unit: &'a DecodeUnit<'b, T>,
+    tokens: Range<usize>,
+    head_dim: usize,
+    scale: LogitScale,
+    scratch: &'a mut Scratch,
+}
+
+impl<T: Element> WithSimd for Piece<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self {
-            q,
-            segment,
-            softcap,
-            state,
+            unit,
+            tokens,
+            head_dim: d,
+            scale,
+            scratch,
         } = self;
-        let d = q.len() / state.sum.len();
-        let (mut key_buffer, mut value_buffer, mut logits) = (Vec::new(), Vec::new(), [0.0; KEYS]);
-        for part in segment.split(KEYS * d) {
-            let keys = T::widen(part.keys, &mut key_buffer);
-            let values = T::widen(part.values, &mut value_buffer);
-            let logits = &mut logits[..keys.len() / d];
-            for (row, q) in q.chunks(d).enumerate() {
-                for (logit, key) in logits.iter_mut().zip(keys.chunks(d)) {
-                    *logit = simd::dot(simd, q, key);
-                }
-                simd::soft_cap(logits, softcap);
-                let most = simd::largest(simd, logits).max(state.largest[row]);
-                let mut shrink = (state.largest[row] - most).exp();
-                state.largest[row] = most;
-                state.sum[row] = state.sum[row] * shrink + simd::exponentials(simd, logits, most);
-                let output = &mut state.output[row * d..][..d];
-                for (weight, value) in logits.iter().zip(values.chunks(d)) {
-                    simd::scale_add(simd, output, shrink, value, *weight);
-                    shrink = 1.0;
+        let Scratch {
+            queries,
+            keys,
+            values,
+            logits,
+            state,
+        } = scratch;
+        let rows = unit.q.len() / d;
+        queries.clear();
+        queries.extend(T::widen(unit.q, keys).iter().map(|x| x * scale.query));
+        state.clear(rows, d);
+        let logits = logits.get(rows * KEYS);
+
+        let mut start = 0;
+        for segment in &unit.segments {
+            let end = start + segment.keys.len() / d;
+            let (from, to) = (tokens.start.max(start), tokens.end.min(end));
+            if from < to {
+                let elements = (from - start) * d..(to - start) * d;
+                let parts = segment.keys[elements.clone()]
+                    .chunks(KEYS * d)
+                    .zip(segment.values[elements].chunks(KEYS * d));
+                for (k, v) in parts {
+                    let count = k.len() / d;
+                    multiply_transposed(simd, queries, T::widen(k, keys), (logits, KEYS), d);
+                    for (row, logits) in logits.chunks_mut(KEYS).enumerate() {
+                        // Whole vectors, the rest of the last one masked.
+                        let logits = &mut logits[..count.next_multiple_of(S::F32_LANES)];
+                        scale.cap(simd, logits);
+                        logits[count..].fill(MASKED);
+                        state.weigh(simd, row, logits);
+                    }
+                    let values = (T::widen(v, values), d);
+                    multiply::<S, true>(
+                        simd,
+                        (logits, KEYS),
+                        values,
+                        (state.output(), d),
+                        [rows, count, d],
+                    );
                 }
             }
+            start = end;
         }
     }
 }
@@ -147,36 +194,32 @@ impl<T: Element> WithSimd for Piece<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attention::reference::{attention, close, random};
+    use crate::attention::reference::{attention, close, levels, random};
     use half::{bf16, f16};
     use proptest::prelude::*;
 
+    const SCALE: f32 = 0.3;
+
+    /// Attention to segments that end at the given tokens.
     fn run<T: Element>(
-        q: &[T],
-        keys: &[T],
-        values: &[T],
+        arch: Arch,
+        [q, keys, values]: [&[T]; 3],
         cuts: &[usize],
         d: usize,
         softcap: Option<f32>,
     ) -> Vec<T> {
         let mut out = vec![T::narrow(7.0); q.len()];
         let bounds = cuts.windows(2).map(|w| w[0] * d..w[1] * d);
-        let segments = bounds
-            .map(|r| Segment {
-                keys: &keys[r.clone()],
-                values: &values[r],
-            })
-            .collect();
-        decode_attention(
-            &mut [DecodeUnit {
-                q,
-                segments,
-                out: &mut out,
-            }],
-            d,
-            0.3,
-            softcap,
-        );
+        let segment = |r: Range<usize>| Segment {
+            keys: &keys[r.clone()],
+            values: &values[r],
+        };
+        let unit = DecodeUnit {
+            q,
+            segments: bounds.map(segment).collect(),
+            out: &mut out,
+        };
+        attend(arch, &mut [unit], d, LogitScale::new(SCALE, softcap));
         out
     }
 
@@ -192,13 +235,19 @@ mod tests {
             random::<T>(tokens * d, 2),
             random::<T>(tokens * d, 3),
         );
-        let out = run(&q, &k, &v, &[0, tokens], d, softcap);
-        close(&out, &attention(&q, &k, &v, d, 0.3, softcap), tolerance);
+        let exact = attention(&q, &k, &v, d, SCALE, softcap);
+        for level in levels() {
+            close(
+                &run(level, [&q, &k, &v], &[0, tokens], d, softcap),
+                &exact,
+                tolerance,
+            );
+        }
     }
 
     #[test]
     fn equals_the_definition() {
-        for tokens in [1, 7, 63, 64, 65, 257, 3000] {
+        for tokens in [1, 7, 8, 63, 64, 65, 257, 1000, 3000] {
             for d in [32, 64, 80, 96, 128, 256, 20] {
                 for rows in [1, 2, 3, 4, 8] {
                     matches::<f32>(rows, tokens, d, None, 2e-6);
@@ -211,18 +260,54 @@ mod tests {
     }
 
     #[test]
+    fn units_of_different_lengths_do_not_mix() {
+        let (rows, d) = (2, 32);
+        for lengths in [[5, 0, 3], [4000, 0, 100]] {
+            let inputs: Vec<[Vec<f32>; 3]> = (lengths.iter())
+                .zip(1..)
+                .map(|(tokens, seed)| [rows, *tokens, *tokens].map(|n| random(n * d, seed)))
+                .collect();
+            let mut outs = vec![vec![7.0; rows * d]; lengths.len()];
+            let mut units: Vec<DecodeUnit<'_, f32>> = (inputs.iter())
+                .zip(&mut outs)
+                .map(|([q, keys, values], out)| DecodeUnit {
+                    q,
+                    segments: vec![Segment { keys, values }],
+                    out,
+                })
+                .collect();
+            decode_attention(&mut units, d, SCALE, None);
+            for ([q, k, v], out) in inputs.iter().zip(&outs) {
+                let exact = if k.is_empty() {
+                    vec![0.0; rows * d]
+                } else {
+                    attention(q, k, v, d, SCALE, None)
+                };
+                close(out, &exact, 2e-6);
+            }
+        }
+    }
+
+    #[test]
     fn a_head_that_holds_nothing_gives_zeros() {
-        assert_eq!(run::<f32>(&[1.0; 8], &[], &[], &[0, 0], 4, None), [0.0; 8]);
+        for level in levels() {
+            assert_eq!(
+                run::<f32>(level, [&[1.0; 8], &[], &[]], &[0, 0], 4, None),
+                [0.0; 8]
+            );
+        }
     }
 
     proptest! {
         #[test]
-        fn segments_do_not_matter(mut cuts in prop::collection::vec(0..2000usize, 0..6)) {
-            let (q, k, v) = (random::<f32>(64, 1), random::<f32>(2000 * 32, 2), random::<f32>(2000 * 32, 3));
-            cuts.extend([0, 2000]);
+        fn segments_do_not_matter(mut cuts in prop::collection::vec(0..6000usize, 0..6)) {
+            // Long enough to be split among the cores.
+            let (rows, tokens, d) = (2, 6000, 32);
+            let [q, k, v] = [(rows, 1), (tokens, 2), (tokens, 3)].map(|(n, seed)| random::<f32>(n * d, seed));
+            cuts.extend([0, tokens]);
             cuts.sort();
-            let whole = run(&q, &k, &v, &[0, 2000], 32, None);
-            let parts = run(&q, &k, &v, &cuts, 32, None);
+            let whole = run(Arch::new(), [&q, &k, &v], &[0, tokens], d, None);
+            let parts = run(Arch::new(), [&q, &k, &v], &cuts, d, None);
             for (a, b) in whole.iter().zip(parts) {
                 prop_assert!((a - b).abs() < 1e-6);
             }

@@ -5,10 +5,12 @@
 
 mod decode;
 mod element;
+mod exponential;
+mod matrix;
+mod panels;
 mod prompt;
 #[cfg(test)]
 mod reference;
-mod simd;
 mod softmax;
 mod window;
 

@@ -2,17 +2,24 @@
 
 use super::{
     Element,
-    simd::{self, ALIGN},
+    exponential::{LogitScale, MASKED},
+    matrix::Aligned,
+    panels::{
+        PANEL, key_size, multiply_keys, multiply_values, pack_keys, pack_values, value_size,
+        value_width,
+    },
+    softmax::State,
 };
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
+use std::cmp::Reverse;
 
-/// Keys per block.
-const KEYS: usize = 64;
+/// Keys per block: with [`ROWS`], its logits fit the first-level cache.
+const KEYS: usize = 128;
 /// Query rows per block, over the query heads that share a KV head: amortizes the read of a key block.
-const ROWS: usize = 96;
-/// Stands for minus infinity: differences of it stay numbers.
-const MASKED: f32 = -1e30;
+const ROWS: usize = 48;
+/// Blocks of query rows per core that are worked on together: so many even out the causal triangle.
+const BLOCKS_PER_CORE: usize = 8;
 
 /// What [`prompt_attention`] is given.
 #[derive(Clone, Copy, Debug)]
@@ -37,100 +44,145 @@ pub struct PromptShape {
 ///
 /// `q` and `out` are `(batch, heads, tokens, head_dim)`, `k` and `v` `(batch, kv_heads, tokens, head_dim)`, contiguous.
 pub fn prompt_attention<T: Element>(q: &[T], k: &[T], v: &[T], shape: &PromptShape, out: &mut [T]) {
+    attend(Arch::new(), q, k, v, shape, out);
+}
+
+fn attend<T: Element>(arch: Arch, q: &[T], k: &[T], v: &[T], shape: &PromptShape, out: &mut [T]) {
     let (size, group) = (shape.tokens * shape.head_dim, shape.heads / shape.kv_heads);
     if size == 0 {
         return;
     }
-    let arch = Arch::new();
-    let tokens = (ROWS / group).clamp(1, KEYS);
-    // One KV head at a time: what is packed stays small, and the cores share it.
-    let kv = k.chunks(size).zip(v.chunks(size));
-    for ((k, v), (q, out)) in kv.zip(q.chunks(group * size).zip(out.chunks_mut(group * size))) {
-        let packed = Packed::new(k, v, shape);
-        let mut blocks: Vec<Vec<&mut [T]>> = Vec::new();
-        for head in out.chunks_mut(size) {
-            for (block, rows) in head.chunks_mut(tokens * shape.head_dim).enumerate() {
-                if blocks.len() == block {
-                    blocks.push(Vec::with_capacity(group));
-                }
-                blocks[block].push(rows);
+    let tokens = (ROWS / group).max(1);
+    // A few KV heads at a time: what is packed stays small, and yet there is work for every core.
+    let together =
+        (BLOCKS_PER_CORE * rayon::current_num_threads()).div_ceil(shape.tokens.div_ceil(tokens));
+    let mut packed = Packed::default();
+    let kv = k.chunks(together * size).zip(v.chunks(together * size));
+    let qo = q
+        .chunks(together * group * size)
+        .zip(out.chunks_mut(together * group * size));
+    for ((k, v), (q, out)) in kv.zip(qo) {
+        packed.fill(arch, k, v, shape);
+        let mut blocks: Vec<(usize, usize, Vec<&mut [T]>)> = Vec::new();
+        for (kv_head, out) in out.chunks_mut(group * size).enumerate() {
+            let mut heads: Vec<_> = out
+                .chunks_mut(size)
+                .map(|head| head.chunks_mut(tokens * shape.head_dim))
+                .collect();
+            for first in (0..shape.tokens).step_by(tokens) {
+                blocks.push((
+                    first,
+                    kv_head,
+                    heads.iter_mut().filter_map(Iterator::next).collect(),
+                ));
             }
         }
-        // The last blocks see the most keys: begin with them, so that the cores end together.
-        blocks
-            .into_par_iter()
-            .enumerate()
-            .rev()
-            .with_max_len(1)
-            .for_each_init(Scratch::default, |scratch, (block, out)| {
+        // The last tokens see the most keys: begin with them, so that the cores end together.
+        blocks.sort_by_key(|(first, ..)| Reverse(*first));
+        blocks.into_par_iter().with_max_len(1).for_each_init(
+            Scratch::default,
+            |scratch, (first, kv_head, out)| {
+                let q = &q[kv_head * group * size..][..group * size];
                 arch.dispatch(Block {
                     q,
-                    packed: &packed,
+                    packed: packed.head(kv_head, shape),
                     shape,
-                    first: block * tokens,
+                    first,
                     out,
                     scratch,
                 });
-            });
+            },
+        );
     }
 }
 
-/// One KV head in f32: keys in blocks of [`KEYS`], each transposed to `(head_dim, KEYS)`; values `(tokens, width)`.
+/// Some KV heads in f32, each in blocks of [`KEYS`] tokens, each block in panels.
+#[derive(Default)]
 struct Packed {
-    keys: Vec<f32>,
-    values: Vec<f32>,
-    /// `head_dim`, padded for the matrix product.
-    width: usize,
+    keys: Aligned,
+    values: Aligned,
+}
+
+/// Elements of one block's packed keys, and of its values.
+fn block_sizes(head_dim: usize) -> (usize, usize) {
+    (key_size(KEYS, head_dim), value_size(KEYS, head_dim))
 }
 
 impl Packed {
-    fn new<T: Element>(k: &[T], v: &[T], shape: &PromptShape) -> Self {
-        let (d, width) = (shape.head_dim, shape.head_dim.next_multiple_of(ALIGN));
-        let blocks = shape.tokens.div_ceil(KEYS);
-        let (mut keys, mut values) = (
-            vec![0.0; blocks * KEYS * d],
-            vec![0.0; blocks * KEYS * width],
-        );
-        let sources = k.par_chunks(KEYS * d).zip(v.par_chunks(KEYS * d));
-        let packed = keys
-            .par_chunks_mut(KEYS * d)
-            .zip(values.par_chunks_mut(KEYS * width));
-        sources.zip(packed).for_each(|((k, v), (keys, values))| {
-            let mut buffer = Vec::new();
-            for (token, key) in T::widen(k, &mut buffer).chunks(d).enumerate() {
-                key.iter()
-                    .enumerate()
-                    .for_each(|(i, x)| keys[i * KEYS + token] = *x);
-            }
-            for (value, to) in T::widen(v, &mut buffer)
-                .chunks(d)
-                .zip(values.chunks_mut(width))
-            {
-                to[..d].copy_from_slice(value);
-            }
-        });
-        Self {
-            keys,
-            values,
-            width,
+    fn fill<T: Element>(&mut self, arch: Arch, k: &[T], v: &[T], shape: &PromptShape) {
+        let (size, head_dim) = (shape.tokens * shape.head_dim, shape.head_dim);
+        let (key_size, value_size) = block_sizes(head_dim);
+        let blocks = k.len() / size * shape.tokens.div_ceil(KEYS);
+        fn cut<T>(all: &[T], [head, block]: [usize; 2]) -> Vec<&[T]> {
+            all.chunks(head)
+                .flat_map(|head| head.chunks(block))
+                .collect()
         }
+        let sizes = [size, KEYS * head_dim];
+        let to_keys = self.keys.get(blocks * key_size).par_chunks_mut(key_size);
+        let to_values = self
+            .values
+            .get(blocks * value_size)
+            .par_chunks_mut(value_size);
+        let work = cut(k, sizes)
+            .into_par_iter()
+            .zip(cut(v, sizes))
+            .zip(to_keys.zip(to_values));
+        work.for_each_init(Vec::new, |buffer, ((k, v), (keys, values))| {
+            arch.dispatch(Pack {
+                k,
+                v,
+                head_dim,
+                keys,
+                values,
+                buffer,
+            });
+        });
+    }
+
+    /// The blocks of one head's keys and values.
+    fn head(&self, head: usize, shape: &PromptShape) -> (&[f32], &[f32]) {
+        let blocks = shape.tokens.div_ceil(KEYS);
+        let (keys, values) = block_sizes(shape.head_dim);
+        let of = |size: usize| head * blocks * size..(head + 1) * blocks * size;
+        (
+            &self.keys.as_slice()[of(keys)],
+            &self.values.as_slice()[of(values)],
+        )
+    }
+}
+
+struct Pack<'a, T> {
+    k: &'a [T],
+    v: &'a [T],
+    head_dim: usize,
+    keys: &'a mut [f32],
+    values: &'a mut [f32],
+    buffer: &'a mut Vec<f32>,
+}
+
+impl<T: Element> WithSimd for Pack<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        pack_keys(self.k, self.head_dim, self.keys, self.buffer);
+        pack_values(self.v, self.head_dim, self.values, self.buffer);
     }
 }
 
 #[derive(Default)]
 struct Scratch {
     queries: Vec<f32>,
-    logits: Vec<f32>,
-    output: Vec<f32>,
-    largest: Vec<f32>,
-    sums: Vec<f32>,
     widened: Vec<f32>,
+    logits: Aligned,
+    state: State,
 }
 
 /// A block of consecutive tokens, for all query heads of one KV head; rows are head by head.
 struct Block<'a, T> {
     q: &'a [T],
-    packed: &'a Packed,
+    packed: (&'a [f32], &'a [f32]),
     shape: &'a PromptShape,
     first: usize,
     out: Vec<&'a mut [T]>,
@@ -150,76 +202,55 @@ impl<T: Element> WithSimd for Block<'_, T> {
             mut out,
             scratch,
         } = self;
-        let (d, width) = (shape.head_dim, packed.width);
+        let d = shape.head_dim;
         let tokens = out[0].len() / d;
         let rows = out.len() * tokens;
-
-        scratch.queries.clear();
-        for head in q.chunks(shape.tokens * d) {
-            let block = T::widen(&head[first * d..][..tokens * d], &mut scratch.widened);
-            scratch
-                .queries
-                .extend(block.iter().map(|x| x * shape.scale));
-        }
         let Scratch {
             queries,
+            widened,
             logits,
-            output,
-            largest,
-            sums,
-            ..
+            state,
         } = scratch;
-        let reset = |buffer: &mut Vec<f32>, len, value| {
-            buffer.clear();
-            buffer.resize(len, value);
-        };
-        reset(output, rows * width, 0.0);
-        reset(largest, rows, MASKED);
-        reset(sums, rows, 0.0);
 
-        for block in 0..(first + tokens).div_ceil(KEYS) {
-            let keys = &packed.keys[block * KEYS * d..][..KEYS * d];
-            reset(logits, rows * KEYS, 0.0);
-            simd::multiply(
-                simd,
-                (queries, d),
-                (keys, KEYS),
-                (logits, KEYS),
-                [rows, d, KEYS],
-            );
+        let scale = LogitScale::new(shape.scale, shape.softcap);
+        queries.clear();
+        for head in q.chunks(shape.tokens * d) {
+            let block = T::widen(&head[first * d..][..tokens * d], widened);
+            queries.extend(block.iter().map(|x| x * scale.query));
+        }
+        let logits = logits.get(rows * KEYS);
+        state.clear(rows, value_width(d));
+
+        let (key_size, value_size) = block_sizes(d);
+        let blocks = packed.0.chunks(key_size).zip(packed.1.chunks(value_size));
+        // Blocks after the last of these tokens are hidden from all of them.
+        for (block, (keys, values)) in blocks.take((first + tokens).div_ceil(KEYS)).enumerate() {
+            let seen = KEYS.min(first + tokens - block * KEYS);
+            multiply_keys(simd, queries, keys, (logits, KEYS), [rows, d, seen]);
             for (row, logits) in logits.chunks_mut(KEYS).enumerate() {
-                simd::soft_cap(logits, shape.softcap);
-                let visible = (first + row % tokens + 1).saturating_sub(block * KEYS);
-                if visible < KEYS {
-                    logits[visible..].fill(MASKED);
-                }
-                let most = simd::largest(simd, logits).max(largest[row]);
-                if most > largest[row] {
-                    let shrink = (largest[row] - most).exp();
-                    largest[row] = most;
-                    sums[row] *= shrink;
-                    output[row * width..][..width]
-                        .iter_mut()
-                        .for_each(|x| *x *= shrink);
-                }
-                sums[row] += simd::exponentials(simd, logits, most);
+                let logits = &mut logits[..seen.next_multiple_of(PANEL)];
+                let visible = (first + row % tokens + 1)
+                    .saturating_sub(block * KEYS)
+                    .min(logits.len());
+                scale.cap(simd, logits);
+                logits[visible..].fill(MASKED);
+                state.weigh(simd, row, logits);
+                logits[visible..].fill(0.0);
             }
-            let values = &packed.values[block * KEYS * width..][..KEYS * width];
-            simd::multiply(
+            multiply_values(
                 simd,
                 (logits, KEYS),
-                (values, width),
-                (output, width),
-                [rows, KEYS, width],
+                values,
+                state.output(),
+                [rows, d, seen],
             );
         }
 
-        for (row, output) in output.chunks(width).enumerate() {
-            let to = &mut out[row / tokens][row % tokens * d..][..d];
-            let factor = 1.0 / sums[row];
-            to.iter_mut()
-                .zip(output)
-                .for_each(|(to, x)| *to = T::narrow(x * factor));
+        for (row, output) in state.finish().chunks(value_width(d)).enumerate() {
+            T::narrow_all(
+                &output[..d],
+                &mut out[row / tokens][row % tokens * d..][..d],
+            );
         }
     }
 }
@@ -227,7 +258,7 @@ impl<T: Element> WithSimd for Block<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attention::reference::{attention, close, random};
+    use crate::attention::reference::{attention, close, levels, random};
     use half::{bf16, f16};
 
     fn matches<T: Element>(shape: PromptShape, tolerance: f32) {
@@ -245,23 +276,24 @@ mod tests {
             random::<T>(batch * kv_heads * size, 2),
             random::<T>(batch * kv_heads * size, 3),
         );
-        let mut out = vec![T::default(); q.len()];
-        prompt_attention(&q, &k, &v, &shape, &mut out);
-        for head in 0..batch * heads {
-            let kv = head / (heads / kv_heads) * size;
-            for t in 0..tokens {
-                let at = head * size + t * d;
-                let seen = kv..kv + (t + 1) * d;
-                let exact = attention(
-                    &q[at..at + d],
-                    &k[seen.clone()],
-                    &v[seen],
-                    d,
-                    shape.scale,
-                    shape.softcap,
-                );
-                close(&out[at..at + d], &exact, tolerance);
-            }
+        let group = heads / kv_heads;
+        let exact = |row: usize| {
+            let (head, t) = (row / tokens, row % tokens);
+            let seen = head / group * size..head / group * size + (t + 1) * d;
+            attention(
+                &q[row * d..][..d],
+                &k[seen.clone()],
+                &v[seen],
+                d,
+                shape.scale,
+                shape.softcap,
+            )
+        };
+        let exact: Vec<f32> = (0..batch * heads * tokens).flat_map(exact).collect();
+        for level in levels() {
+            let mut out = vec![T::default(); q.len()];
+            attend(level, &q, &k, &v, &shape, &mut out);
+            close(&out, &exact, tolerance);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Attention straight from its definition in f64, for tests.
 
 use super::Element;
+use pulp::Arch;
 use rand::{Rng, SeedableRng};
 
 /// Elements uniform in -1..1.
@@ -59,4 +60,12 @@ pub fn close<T: Element>(ours: &[T], exact: &[f32], tolerance: f32) {
             "element {i}: {a} instead of {b}"
         );
     }
+}
+
+/// Every instruction set that this machine has.
+pub fn levels() -> Vec<Arch> {
+    let mut levels = vec![Arch::Scalar, Arch::new()];
+    #[cfg(target_arch = "x86_64")]
+    levels.extend(pulp::x86::V3::try_new().map(Arch::V3));
+    levels
 }

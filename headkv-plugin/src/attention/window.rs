@@ -1,8 +1,16 @@
 //! Scores of all positions before the window by the window's attention (SnapKV, arXiv 2404.14469, section 4.1).
 
-use super::{Element, simd};
+use super::{
+    Element,
+    exponential::{LogitScale, MASKED, largest, weights},
+    matrix::Aligned,
+    panels::{key_size, multiply_keys, pack_keys},
+};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
+
+/// Keys per block.
+const KEYS: usize = 128;
 
 /// What [`window_scores`] is given.
 #[derive(Clone, Copy, Debug)]
@@ -28,76 +36,154 @@ pub struct WindowShape {
 /// Each query's softmax runs over all keys up to its own. `q` is `(heads, tokens, head_dim)`, `k` `(kv_heads, tokens,
 /// head_dim)`, contiguous.
 pub fn window_scores<T: Element>(q: &[T], k: &[T], shape: &WindowShape) -> Vec<f32> {
-    let (size, group) = (shape.tokens * shape.head_dim, shape.heads / shape.kv_heads);
-    let candidates = shape.tokens - shape.window;
-    let mut scores = vec![0.0; shape.heads * candidates];
-    let arch = Arch::new();
+    scores(Arch::new(), q, k, shape)
+}
+
+fn scores<T: Element>(arch: Arch, q: &[T], k: &[T], shape: &WindowShape) -> Vec<f32> {
+    let WindowShape {
+        heads,
+        kv_heads,
+        tokens,
+        head_dim,
+        window,
+        ..
+    } = *shape;
+    let (size, rows, candidates) = (
+        tokens * head_dim,
+        heads / kv_heads * window,
+        tokens - window,
+    );
+    let scale = LogitScale::new(shape.scale, shape.softcap);
+
+    // The windows of all heads one after another: those that share a KV head are the rows of one product.
+    let mut queries = Vec::with_capacity(heads * window * head_dim);
+    for head in q.chunks(size) {
+        let mut buffer = Vec::new();
+        queries.extend(
+            T::widen(&head[candidates * head_dim..], &mut buffer)
+                .iter()
+                .map(|x| x * scale.query),
+        );
+    }
+    let blocks = tokens.div_ceil(KEYS);
+    let mut logits = Aligned::default();
+    let logits = logits.get(kv_heads * blocks * rows * KEYS);
+    let keys: Vec<&[T]> = k
+        .chunks(size)
+        .flat_map(|head| head.chunks(KEYS * head_dim))
+        .collect();
+    let work = keys
+        .par_iter()
+        .zip(logits.par_chunks_mut(rows * KEYS))
+        .enumerate();
+    work.for_each_init(Default::default, |(packed, buffer), (i, (keys, logits))| {
+        let queries = &queries[i / blocks * rows * head_dim..][..rows * head_dim];
+        arch.dispatch(Logits {
+            queries,
+            keys,
+            head_dim,
+            scale,
+            logits,
+            packed,
+            buffer,
+        });
+    });
+
+    let mut scores = vec![0.0; heads * candidates];
     scores
         .par_chunks_mut(candidates)
         .enumerate()
         .for_each(|(head, scores)| {
-            let (q, k) = (&q[head * size..][..size], &k[head / group * size..][..size]);
-            arch.dispatch(Head {
-                q,
-                k,
-                shape,
-                scores,
-            });
+            let first = head * window;
+            let logits = &logits[first / rows * blocks * rows * KEYS..][..blocks * rows * KEYS];
+            for t in 0..window {
+                // `(blocks, KEYS)`, blocks `rows` rows apart.
+                let row = &logits[(first % rows + t) * KEYS..];
+                arch.dispatch(Row {
+                    logits: row,
+                    stride: rows * KEYS,
+                    visible: candidates + t + 1,
+                    scores,
+                });
+            }
         });
     scores
 }
 
-struct Head<'a, T> {
-    q: &'a [T],
-    k: &'a [T],
-    shape: &'a WindowShape,
-    scores: &'a mut [f32],
+/// The logits `(rows, KEYS)` of one block of keys.
+struct Logits<'a, T> {
+    queries: &'a [f32],
+    keys: &'a [T],
+    head_dim: usize,
+    scale: LogitScale,
+    logits: &'a mut [f32],
+    packed: &'a mut Aligned,
+    buffer: &'a mut Vec<f32>,
 }
 
-impl<T: Element> WithSimd for Head<'_, T> {
+impl<T: Element> WithSimd for Logits<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        /// Tokens converted at once.
-        const KEYS: usize = 64;
         let Self {
-            q,
-            k,
-            shape,
+            queries,
+            keys,
+            head_dim: d,
+            scale,
+            logits,
+            packed,
+            buffer,
+        } = self;
+        let packed = packed.get(key_size(KEYS, d));
+        pack_keys(keys, d, packed, buffer);
+        multiply_keys(
+            simd,
+            queries,
+            packed,
+            (logits, KEYS),
+            [queries.len() / d, d, keys.len() / d],
+        );
+        scale.cap(simd, logits);
+    }
+}
+
+/// One query's logits in blocks of `KEYS`, `stride` apart, of which the first `visible` count.
+struct Row<'a> {
+    logits: &'a [f32],
+    stride: usize,
+    visible: usize,
+    scores: &'a mut [f32],
+}
+
+impl WithSimd for Row<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self {
+            logits,
+            stride,
+            visible,
             scores,
         } = self;
-        let (d, tokens, window) = (shape.head_dim, shape.tokens, shape.window);
-        let first = tokens - window;
-        let mut buffer = Vec::new();
-        let q: Vec<f32> = T::widen(&q[first * d..], &mut buffer)
-            .iter()
-            .map(|x| x * shape.scale)
-            .collect();
-
-        let mut logits = vec![0.0; window * tokens];
-        for (block, keys) in k.chunks(KEYS * d).enumerate() {
-            let keys = T::widen(keys, &mut buffer);
-            for (at, key) in keys.chunks(d).enumerate() {
-                for (row, q) in q.chunks(d).enumerate() {
-                    logits[row * tokens + block * KEYS + at] = simd::dot(simd, q, key);
-                }
-            }
+        let mut row = vec![MASKED; visible.next_multiple_of(KEYS)];
+        for (to, from) in row[..visible].chunks_mut(KEYS).zip(logits.chunks(stride)) {
+            to.copy_from_slice(&from[..to.len()]);
         }
-        for (row, logits) in logits.chunks_mut(tokens).enumerate() {
-            let visible = &mut logits[..first + row + 1];
-            simd::soft_cap(visible, shape.softcap);
-            let most = simd::largest(simd, visible);
-            let sum = simd::exponentials(simd, visible, most);
-            simd::scale_add(simd, scores, 1.0, &visible[..first], 1.0 / sum);
-        }
+        let most = largest(simd, &row);
+        let factor = 1.0 / weights(simd, &mut row, most);
+        scores
+            .iter_mut()
+            .zip(&row)
+            .for_each(|(score, weight)| *score += weight * factor);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attention::reference::{close, random};
+    use crate::attention::reference::{close, levels, random};
     use half::bf16;
 
     fn reference<T: Element>(q: &[T], k: &[T], s: &WindowShape) -> Vec<f32> {
@@ -154,12 +240,16 @@ mod tests {
                     random::<f32>(heads * tokens * head_dim, 1),
                     random::<f32>(kv_heads * tokens * head_dim, 2),
                 );
-                close(&window_scores(&q, &k, &s), &reference(&q, &k, &s), 3e-6);
+                for level in levels() {
+                    close(&scores(level, &q, &k, &s), &reference(&q, &k, &s), 3e-6);
+                }
                 let (q, k) = (
                     random::<bf16>(heads * tokens * head_dim, 1),
                     random::<bf16>(kv_heads * tokens * head_dim, 2),
                 );
-                close(&window_scores(&q, &k, &s), &reference(&q, &k, &s), 3e-6);
+                for level in levels() {
+                    close(&scores(level, &q, &k, &s), &reference(&q, &k, &s), 3e-6);
+                }
             }
         }
     }
