@@ -12,18 +12,20 @@
 pub mod bench;
 pub mod datasets;
 pub mod endpoint;
+#[cfg(feature = "engine")]
+pub mod engine;
 mod error;
+pub mod grid;
 pub mod home;
 pub mod job;
 pub mod metrics;
-#[cfg(feature = "engine")]
-pub mod needle;
 pub mod protocol;
 pub mod report;
-pub mod row;
 pub mod rows;
 pub mod runner;
 pub mod sample;
+#[cfg(feature = "engine")]
+pub mod session;
 pub mod suggest;
 pub mod table;
 pub mod variant;

@@ -1,18 +1,19 @@
 //! The command line: results on stdout, messages on stderr, exit code 0 done, 1 partly failed, 2 wrong input.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
-use headkv_eval::{bench, needle, report, row::Row, table};
-use indicatif::{ProgressBar, ProgressStyle};
+use headkv_eval::{
+    bench,
+    grid::{Babilong, Grid, LongBench, Methods, Needle, Ruler},
+    home::home,
+    report,
+    rows::Results,
+    session::{self, Session},
+};
 use std::{
-    fs,
-    io::Write,
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 /// Measures what KV compression costs in quality, and what it saves in memory and time.
@@ -29,7 +30,47 @@ enum Command {
     ///
     /// Example: headkv-eval needle --method full,snapkv,headkv --capacity 32 --lengths 2000,8000
     #[command(verbatim_doc_comment)]
-    Needle(needle::Options),
+    Needle(One<Needle>),
+    /// Runs LongBench and LooGLE from the official files
+    ///
+    /// Example: headkv-eval longbench --data longbench --datasets hotpotqa,qasper --limit 20
+    #[command(verbatim_doc_comment)]
+    Longbench(One<LongBench>),
+    /// Runs babilong from the official files
+    ///
+    /// Example: headkv-eval babilong --data babilong --tasks qa1,qa2 --lengths 0k,1k --limit 20
+    #[command(verbatim_doc_comment)]
+    Babilong(One<Babilong>),
+    /// Runs needles with several keys, several values, and variables, as in RULER
+    ///
+    /// Example: headkv-eval ruler --tasks multi-key --lengths 4000 --samples 20
+    #[command(verbatim_doc_comment)]
+    Ruler(One<Ruler>),
+    /// Runs a grid of models, benchmarks and methods from a TOML file
+    ///
+    /// Example: headkv-eval run grid.toml --out results
+    #[command(verbatim_doc_comment)]
+    Run(RunFile),
+    /// Writes report.html, report.md and report.csv for a folder of results
+    ///
+    /// Example: headkv-eval report results
+    #[command(verbatim_doc_comment)]
+    Report {
+        /// The --out folder of a run
+        dir: PathBuf,
+    },
+    /// Joins the folders of several runs, such as the shards of one
+    ///
+    /// Example: headkv-eval merge shard1 shard2 --out results
+    #[command(verbatim_doc_comment)]
+    Merge {
+        /// The --out folders
+        #[arg(required = true)]
+        dirs: Vec<PathBuf>,
+        /// The folder to write
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
     /// Compares upstream's attention with ours: speed, KV bytes and peak memory
     ///
     /// Example: headkv-eval bench --lengths 1000,4000
@@ -40,6 +81,47 @@ enum Command {
     BenchOne(bench::One),
 }
 
+/// One benchmark of one model.
+#[derive(clap::Args)]
+struct One<B: clap::Args> {
+    /// Model folder or .gguf file [default: the embedded models/tiny]
+    #[arg(long, value_name = "DIR|FILE")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    methods: Methods,
+    #[command(flatten)]
+    benchmark: B,
+    #[command(flatten)]
+    session: session::Options,
+    /// Folder for rows.jsonl and the reports; a rerun goes on where the last one ended [default: headkv-out/BENCHMARK]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+impl<B: clap::Args> One<B> {
+    fn run(self, name: &str, set: impl FnOnce(&mut Grid, B)) -> Result<bool> {
+        let model = self.model.unwrap_or_else(|| home().join("models/tiny"));
+        let mut grid = Grid::one(model, self.methods);
+        set(&mut grid, self.benchmark);
+        let out = self
+            .out
+            .unwrap_or_else(|| Path::new("headkv-out").join(name));
+        run(&grid, &self.session, &out)
+    }
+}
+
+/// A grid file.
+#[derive(clap::Args)]
+struct RunFile {
+    /// The TOML file
+    file: PathBuf,
+    #[command(flatten)]
+    session: session::Options,
+    /// Folder for rows.jsonl and the reports; a rerun goes on where the last one ended
+    #[arg(long, value_name = "DIR", default_value = "headkv-out/run")]
+    out: PathBuf,
+}
+
 fn main() -> ExitCode {
     let filter =
         tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
@@ -47,12 +129,7 @@ fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    let done = match Cli::parse().command {
-        Command::Needle(options) => needle(&options),
-        Command::Bench(options) => bench::run(&options).map(|()| true),
-        Command::BenchOne(one) => bench::one(&one).map(|()| true),
-    };
-    match done {
+    match command(Cli::parse().command) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
@@ -62,70 +139,102 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the needle test; false if it was interrupted.
-fn needle(options: &needle::Options) -> Result<bool> {
-    let out = Output::new(&options.out)?;
-    let test = needle::NeedleTest::new(options)?;
-    let mut lines = out.rows()?;
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let flag = interrupted.clone();
+/// Runs a command; false if it was partly done.
+fn command(command: Command) -> Result<bool> {
+    match command {
+        Command::Needle(one) => one.run("needle", |grid, needle| grid.needle = Some(needle)),
+        Command::Longbench(one) => one.run("longbench", |grid, longbench| {
+            grid.longbench = Some(longbench)
+        }),
+        Command::Babilong(one) => {
+            one.run("babilong", |grid, babilong| grid.babilong = Some(babilong))
+        }
+        Command::Ruler(one) => one.run("ruler", |grid, ruler| grid.ruler = Some(ruler)),
+        Command::Run(RunFile { file, session, out }) => run(&Grid::read(&file)?, &session, &out),
+        Command::Report { dir } => {
+            let page = session::write_reports(&dir)?;
+            print!(
+                "{}",
+                report::markdown(&report::tables(&Results::read(&dir)?.rows))
+            );
+            eprintln!("report: {}", page.display());
+            Ok(true)
+        }
+        Command::Merge { dirs, out } => {
+            let mut results = Results::default();
+            for dir in &dirs {
+                let more = Results::read(dir)?;
+                results.merge(more);
+            }
+            results.write(&out)?;
+            eprintln!("{} rows in {}", results.rows.len(), out.display());
+            Ok(true)
+        }
+        Command::Bench(options) => bench::run(&options).map(|()| true),
+        Command::BenchOne(one) => bench::one(&one).map(|()| true),
+    }
+}
+
+/// Runs a grid and shows what came out; false if prompts failed or it was interrupted.
+fn run(grid: &Grid, options: &session::Options, out: &Path) -> Result<bool> {
+    static STOP: AtomicBool = AtomicBool::new(false);
     // A second Ctrl-C ends at once.
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Relaxed) {
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Relaxed) {
             std::process::exit(130);
         }
         eprintln!("\nstopping after this answer; press Ctrl-C again to stop at once");
     })?;
-    let bar = ProgressBar::new(test.len() as u64).with_style(ProgressStyle::with_template(
-        "{bar:30} {pos}/{len} answers, {eta} left  {msg}",
-    )?);
-    let mut rows: Vec<Row> = Vec::with_capacity(test.len());
-    test.run(|row| {
-        writeln!(lines, "{}", serde_json::to_string(&row)?)?;
-        bar.set_message(format!(
-            "{} at {} tokens: {:.0}",
-            row.label(),
-            row.length,
-            row.f1 * 100.0
-        ));
-        bar.inc(1);
-        rows.push(row);
-        Ok(!interrupted.load(Relaxed))
-    })?;
-    bar.finish_and_clear();
     let command = std::env::args()
         .skip(1)
+        .map(quoted)
         .fold("headkv-eval".to_string(), |line, word| line + " " + &word);
-    out.write("report.html", &report::html(&rows, &command)?)?;
-    print!("{}", table::summary(&rows));
-    eprintln!("report: {}", options.out.join("report.html").display());
-    Ok(rows.len() == test.len())
+    let outcome = Session {
+        grid,
+        options,
+        out,
+        command: &command,
+        stop: &STOP,
+    }
+    .run()?;
+    let rows = outcome.rows(Results::read(out)?.rows);
+    print!("{}", report::markdown(&report::tables(&rows)));
+    let page = session::write_reports(out)?;
+    let summary = &outcome.summary;
+    let kept = if summary.skipped > 0 {
+        format!(", {} were there", summary.skipped)
+    } else {
+        String::new()
+    };
+    let failed = if summary.failed > 0 {
+        format!(", {} failed", summary.failed)
+    } else {
+        String::new()
+    };
+    eprintln!(
+        "{} prompts answered{kept}{failed} in {:.1} s",
+        summary.done, outcome.seconds
+    );
+    if options.endpoint.is_none() && summary.done > 0 {
+        let outside = 100.0 * (1.0 - summary.model_seconds / outcome.seconds);
+        eprintln!("{outside:.1} % of that time was spent outside the model");
+    }
+    for why in &summary.reasons {
+        eprintln!("failed: {why}");
+    }
+    if summary.stopped {
+        eprintln!("interrupted; the same command goes on from here");
+    }
+    eprintln!("report: {}", page.display());
+    Ok(outcome.complete())
 }
 
-/// The folder that results go to.
-struct Output<'a>(&'a Path);
-
-impl<'a> Output<'a> {
-    fn new(dir: &'a Path) -> Result<Self> {
-        let named = || {
-            format!(
-                "cannot write to {}; choose another folder with --out",
-                dir.display()
-            )
-        };
-        fs::create_dir_all(dir).with_context(named)?;
-        tempfile::tempfile_in(dir).with_context(named)?;
-        Ok(Self(dir))
-    }
-
-    fn rows(&self) -> Result<fs::File> {
-        Ok(fs::File::create(self.0.join("rows.jsonl"))?)
-    }
-
-    fn write(&self, name: &str, text: &str) -> Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(self.0)?;
-        file.write_all(text.as_bytes())?;
-        file.persist(self.0.join(name))?;
-        Ok(())
+/// A word as a shell would have to be given it.
+fn quoted(word: String) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./,:=@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }

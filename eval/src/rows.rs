@@ -319,38 +319,33 @@ impl Results {
                 format!("holds no {ROWS}; name the --out folder of a run"),
             ));
         }
-        let mut results = Self::default();
-        results.merge(dir)?;
-        Ok(results)
+        Ok(Self {
+            rows: latest(read_lines(&path)?.0),
+            prompts: read_lines::<PromptLine>(&dir.join(PROMPTS))?
+                .0
+                .into_iter()
+                .map(|prompt| (prompt.digest, prompt.text))
+                .collect(),
+            heads: read_lines(&dir.join(HEADS))?.0,
+            runs: read_lines(&dir.join(RUNS))?.0,
+        })
     }
 
-    /// Adds what another folder holds; of rows with the same key, one with an answer wins, then the later one.
-    ///
-    /// # Errors
-    /// As [`Results::read`].
-    pub fn merge(&mut self, dir: &Path) -> Result<(), Error> {
-        let mut rows = std::mem::take(&mut self.rows);
-        let answered: HashSet<_> = rows
+    /// Adds what another folder held; of rows with the same key, one with an answer wins, then the later one.
+    pub fn merge(&mut self, other: Self) {
+        let answered: HashSet<_> = self
+            .rows
             .iter()
-            .filter(|r| r.error.is_none())
-            .map(|r| r.key.clone())
+            .filter(|row| row.error.is_none())
+            .map(|row| row.key.clone())
             .collect();
-        let more = read_lines::<Row>(&dir.join(ROWS))?.0;
-        rows.extend(
-            latest(more)
-                .into_iter()
-                .filter(|row| row.error.is_none() || !answered.contains(&row.key)),
-        );
+        let better = |row: &Row| row.error.is_none() || !answered.contains(&row.key);
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.extend(other.rows.into_iter().filter(better));
         self.rows = latest(rows);
-        let prompts = read_lines::<PromptLine>(&dir.join(PROMPTS))?.0;
-        self.prompts.extend(
-            prompts
-                .into_iter()
-                .map(|prompt| (prompt.digest, prompt.text)),
-        );
-        add_new(&mut self.heads, read_lines(&dir.join(HEADS))?.0);
-        add_new(&mut self.runs, read_lines(&dir.join(RUNS))?.0);
-        Ok(())
+        self.prompts.extend(other.prompts);
+        add_new(&mut self.heads, other.heads);
+        add_new(&mut self.runs, other.runs);
     }
 
     /// Writes a folder that [`Results::read`] and [`Store::open`] understand; each file appears whole or not at all.
@@ -601,7 +596,7 @@ pub(crate) mod tests {
         assert!(!store.has(&failed.key));
         store.add(&row("2", Ok("no")), "q").unwrap();
         let mut results = Results::read(a.path()).unwrap();
-        results.merge(b.path()).unwrap();
+        results.merge(Results::read(b.path()).unwrap());
         results.write(merged.path()).unwrap();
         assert_eq!(Results::read(merged.path()).unwrap(), results);
         assert_eq!(results.rows, [row("1", Ok("yes")), row("2", Ok("no"))]);

@@ -80,6 +80,20 @@ pub struct Summary {
     pub tokens: usize,
 }
 
+impl Summary {
+    /// Adds what another run did.
+    pub fn add(&mut self, other: Summary) {
+        self.done += other.done;
+        self.skipped += other.skipped;
+        self.failed += other.failed;
+        self.reasons.extend(other.reasons);
+        self.stopped |= other.stopped;
+        self.model_seconds += other.model_seconds;
+        self.prompt_tokens += other.prompt_tokens;
+        self.tokens += other.tokens;
+    }
+}
+
 /// Reasons that a summary lists.
 const REASONS: usize = 3;
 

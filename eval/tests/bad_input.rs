@@ -85,6 +85,23 @@ fn wrong_input_is_named_and_nothing_is_written() {
 }
 
 #[test]
+fn wrong_data_and_grids_are_named() {
+    refuses(&["longbench"], &["longbench needs its data", "--data"]);
+    refuses(&["babilong", "--data", "no/data"], &["no/data"]);
+    refuses(
+        &["ruler", "--tasks", "multikey"],
+        &["multikey", "multi-key"],
+    );
+    refuses(&["needle", "--shard", "3/2"], &["3/2", "1/4"]);
+    refuses(&["needle", "--endpoint", "example"], &["http://"]);
+    refuses(&["merge", "no/folder"], &["no/folder", "rows.jsonl"]);
+    let dir = tempfile::tempdir().unwrap();
+    let grid = dir.path().join("grid.toml");
+    fs::write(&grid, "models = ['x']\n[methods]\nmethods = ['full']").unwrap();
+    refuses(&["run", grid.to_str().unwrap()], &["grid.toml", "methods"]);
+}
+
+#[test]
 fn an_unwritable_folder_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let blocked = dir.path().join("file");
@@ -101,7 +118,16 @@ fn an_unwritable_folder_is_named() {
 
 #[test]
 fn help_shows_an_example() {
-    for command in ["needle", "bench"] {
+    for command in [
+        "needle",
+        "longbench",
+        "babilong",
+        "ruler",
+        "run",
+        "report",
+        "merge",
+        "bench",
+    ] {
         let output = run(&[command, "--help"]);
         assert!(output.status.success());
         assert!(String::from_utf8_lossy(&output.stdout).contains("Example: headkv-eval"));

@@ -2,12 +2,18 @@
 //!
 //! cargo run --release -p headkv-tests --example own_method
 
-use clap::Parser;
-use headkv_eval::needle;
+use headkv_eval::{
+    grid::{Grid, Methods, Needle},
+    home::home,
+    report,
+    rows::Results,
+    session::{Options, Session},
+};
 use headkv_plugin::{
     Error,
     methods::{self, Budget, Build, Entry, LayerContext, Method},
 };
+use std::sync::atomic::AtomicBool;
 
 /// Every other layer keeps twice as much.
 struct ZigZag {
@@ -42,18 +48,30 @@ fn main() -> anyhow::Result<()> {
         needs_scores: false,
         factory: build,
     });
-    let options = Options::parse_from(["", "--method", "snapkv,zigzag", "--lengths", "1000"]);
-    let mut rows = Vec::new();
-    needle::NeedleTest::new(&options.needle)?.run(|row| {
-        rows.push(row);
-        Ok(true)
-    })?;
-    print!("{}", headkv_eval::table::summary(&rows));
+    let methods = Methods {
+        method: vec!["snapkv".into(), "zigzag".into()],
+        ..Methods::default()
+    };
+    let needle = Needle {
+        lengths: vec![1000],
+        ..Needle::default()
+    };
+    let grid = Grid {
+        needle: Some(needle),
+        ..Grid::one(home().join("models/tiny"), methods)
+    };
+    let out = tempfile::tempdir()?;
+    let session = Session {
+        grid: &grid,
+        options: &Options::default(),
+        out: out.path(),
+        command: "own_method",
+        stop: &AtomicBool::new(false),
+    };
+    session.run()?;
+    print!(
+        "{}",
+        report::markdown(&report::tables(&Results::read(out.path())?.rows))
+    );
     Ok(())
-}
-
-#[derive(Parser)]
-struct Options {
-    #[command(flatten)]
-    needle: needle::Options,
 }

@@ -34,16 +34,18 @@ pub struct Options {
 /// A haystack or needle file that cannot be read, a needle that does not fit, a prompt longer than the model's context.
 pub fn samples(options: &Options, target: &Target) -> Result<Vec<Sample>, Error> {
     let haystack = haystack(options.haystack.as_deref(), options.seed)?;
+    let needles = needles(&options.needles)?;
     let longest = options.lengths.iter().copied().max().unwrap_or(0);
-    if longest + MAX_TOKENS > target.context {
-        return Err(Error::Option(format!(
-            "a context of {longest} tokens with question and answer does not fit the {} of {}; lower --lengths",
-            target.context, target.model
-        )));
+    for (_, needle) in &needles {
+        target.check_length(
+            longest,
+            &options.template.fill("", &needle.question),
+            MAX_TOKENS,
+        )?;
     }
     let inserter = Inserter::new(target.tokenizer, &haystack, longest)?;
     let mut samples = Vec::new();
-    for (name, needle) in needles(&options.needles)? {
+    for (name, needle) in needles {
         for &length in &options.lengths {
             for &depth in &options.depths {
                 let context = inserter.insert(&needle.needle, length, depth)?;

@@ -18,6 +18,8 @@ use tokenizers::Tokenizer;
 
 /// The most tokens of an answer.
 const MAX_TOKENS: usize = 60;
+/// The most tokens of a question.
+const QUESTION: usize = 40;
 /// Keys of which one is asked for.
 const KEYS: usize = 4;
 /// Values of the key that is asked for.
@@ -107,12 +109,11 @@ struct Riddle {
 pub fn samples(options: &Options, target: &Target) -> Result<Vec<Sample>, Error> {
     let haystack = super::needle::haystack(options.haystack.as_deref(), options.seed)?;
     let longest = options.lengths.iter().copied().max().unwrap_or(0);
-    if longest + MAX_TOKENS > target.context {
-        return Err(Error::Option(format!(
-            "a context of {longest} tokens with question and answer does not fit the {} of {}; lower --lengths",
-            target.context, target.model
-        )));
-    }
+    target.check_length(
+        longest,
+        &options.template.fill("", ""),
+        MAX_TOKENS + QUESTION,
+    )?;
     let scatter = Scatter::new(target.tokenizer, &haystack, longest)?;
     let mut samples = Vec::new();
     for &task in &options.tasks {

@@ -1,0 +1,139 @@
+//! A run that is killed at any moment and started again ends with the rows of an uninterrupted one.
+
+use headkv_eval::{
+    Backend, Completion, Error, Failure, Job, Row, Sample, Variant,
+    datasets::{Target, ruler},
+    rows::{Model, Results, Store},
+    runner::{self, Options},
+};
+use rand::{Rng, SeedableRng};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    sync::atomic::AtomicBool,
+    thread,
+    time::Duration,
+};
+use tokenizers::Tokenizer;
+
+/// The folder of the child process: this test's own binary, told to run until it is killed.
+const CHILD: &str = "HEADKV_RESUME_CHILD";
+const KILLS: usize = 20;
+
+/// Answers with the end of the prompt, after a moment.
+struct Echo;
+
+impl Backend for Echo {
+    fn configure(&self, _: &Variant) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn complete(&self, job: &Job) -> Result<Completion, Failure> {
+        thread::sleep(Duration::from_millis(12));
+        let words: Vec<&str> = job.prompt.text.split(' ').collect();
+        let text = words[words.len() - 12..].join(" ");
+        Ok(Completion {
+            text,
+            prompt_tokens: words.len(),
+            tokens: 12,
+            ..Completion::default()
+        })
+    }
+
+    fn concurrency(&self) -> usize {
+        2
+    }
+}
+
+fn samples() -> Vec<Sample> {
+    let tokenizer = Tokenizer::from_file(headkv_tests::tiny().join("tokenizer.json")).unwrap();
+    let target = Target {
+        model: "echo",
+        tokenizer: &tokenizer,
+        context: 8192,
+    };
+    let options = ruler::Options {
+        tasks: ruler::Task::ALL.map(|(task, _)| task).to_vec(),
+        lengths: vec![300, 400],
+        samples: 20,
+        seed: 1,
+        haystack: None,
+        template: "plain".parse().unwrap(),
+    };
+    ruler::samples(&options, &target).unwrap()
+}
+
+fn run(dir: &Path) {
+    let variants = [
+        Variant::new("full"),
+        Variant::new("snapkv").capacity(16),
+        Variant::new("snapkv").capacity(32),
+    ];
+    let model = Model {
+        name: "echo".into(),
+        digest: "0".into(),
+        backend: "test".into(),
+    };
+    let stop = AtomicBool::new(false);
+    let options = Options {
+        shard: Default::default(),
+        stop: &stop,
+    };
+    runner::run(
+        &samples(),
+        &variants,
+        &model,
+        &Echo,
+        &mut Store::open(dir).unwrap(),
+        options,
+    )
+    .unwrap();
+}
+
+fn rows(dir: &Path) -> Vec<Row> {
+    Results::read(dir).unwrap().rows
+}
+
+#[test]
+fn child() {
+    if let Some(dir) = std::env::var_os(CHILD) {
+        run(Path::new(&dir));
+    }
+}
+
+#[test]
+fn twenty_kills_change_nothing() {
+    let (whole, torn) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    run(whole.path());
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(20);
+    let mut unfinished = 0;
+    for _ in 0..KILLS {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child"])
+            .env(CHILD, torn.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        thread::sleep(Duration::from_millis(random.random_range(20..160)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let written = std::fs::read_to_string(torn.path().join("rows.jsonl"))
+            .unwrap_or_default()
+            .lines()
+            .count();
+        unfinished += usize::from(written < rows(whole.path()).len());
+    }
+    assert!(
+        unfinished > 5,
+        "the kills came too late to test anything: {unfinished}"
+    );
+    run(torn.path());
+    assert_eq!(rows(torn.path()), rows(whole.path()));
+    let lines = std::fs::read_to_string(torn.path().join("rows.jsonl")).unwrap();
+    assert_eq!(
+        lines.lines().count(),
+        rows(whole.path()).len(),
+        "no prompt was answered twice"
+    );
+}
