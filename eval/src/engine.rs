@@ -190,7 +190,8 @@ fn head_choice(name: &str) -> Result<headkv_plugin::config::HeadChoice, Error> {
 
 /// The plugin's configuration for a variant.
 fn compression(variant: &Variant) -> Result<Compression, Error> {
-    let base = Compression::from_toml(&variant.settings.join("\n")).map_err(backend)?;
+    let settings: Vec<String> = variant.settings.iter().map(|s| setting(s)).collect();
+    let base = Compression::from_toml(&settings.join("\n")).map_err(backend)?;
     let config = Compression {
         method: variant.method.clone(),
         capacity: variant.capacity.unwrap_or(base.capacity),
@@ -200,6 +201,19 @@ fn compression(variant: &Variant) -> Result<Compression, Error> {
     };
     config.check().map_err(backend)?;
     Ok(config)
+}
+
+/// A line of TOML; a word needs no quotes, as in `pooling=avg`.
+fn setting(text: &str) -> String {
+    match text.split_once('=') {
+        Some((key, word)) if word.trim().starts_with(|c: char| c.is_ascii_lowercase()) => {
+            match word.trim() {
+                value @ ("true" | "false") => format!("{key} = {value}"),
+                word => format!("{key} = \"{word}\""),
+            }
+        }
+        _ => text.into(),
+    }
 }
 
 fn backend(e: impl std::fmt::Display) -> Error {

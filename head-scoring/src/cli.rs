@@ -98,6 +98,9 @@ struct Convert {
     /// Score files of one model
     #[arg(required = true)]
     files: Vec<PathBuf>,
+    /// Give the scores to other heads, drawn with this seed: a control that real scores must beat
+    #[arg(long, value_name = "SEED")]
+    shuffle: Option<u64>,
     /// The file to write
     #[arg(long)]
     out: PathBuf,
@@ -237,7 +240,10 @@ fn show(args: &Show) -> Result<(), Error> {
 }
 
 fn convert(args: &Convert) -> Result<(), Error> {
-    let merged = ScoreFile::merged(&args.files)?;
+    let mut merged = ScoreFile::merged(&args.files)?;
+    if let Some(seed) = args.shuffle {
+        merged = merged.shuffled(seed);
+    }
     merged.write(&args.out)?;
     let ((layers, heads), (_, examples)) = (merged.shape(), merged.examples());
     eprintln!(

@@ -3,6 +3,8 @@
 use crate::{Error, Kind};
 use headkv_haystack::Needle;
 use headkv_plugin::HeadScores;
+use rand::{SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::{
@@ -90,6 +92,12 @@ impl ScoreFile {
             }
         }
         Ok(merged.unwrap_or_else(|| Self::new(0, 0)))
+    }
+
+    /// The same lists given to other heads, as a control: a good file must beat it.
+    pub fn shuffled(mut self, seed: u64) -> Self {
+        self.lists.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+        self
     }
 
     /// Layers, and query heads per layer.

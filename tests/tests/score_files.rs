@@ -88,3 +88,18 @@ fn the_projects_own_files_are_complete() {
     }
     assert!(files >= 3, "{files} score files");
 }
+
+#[test]
+fn shuffled_scores_go_to_other_heads_as_whole_lists() {
+    let file = headkv_tests::root().join("head_scores/tiny_retrieval.json");
+    let real = ScoreFile::read(&file).unwrap();
+    let shuffled = real.clone().shuffled(1);
+    assert_eq!(shuffled, real.clone().shuffled(1));
+    assert!(shuffled != real && shuffled != real.clone().shuffled(2));
+    let sorted = |file: &ScoreFile| {
+        let mut means = file.means().unwrap().values().to_vec();
+        means.sort_by(f64::total_cmp);
+        means
+    };
+    assert_eq!(sorted(&shuffled), sorted(&real));
+}
