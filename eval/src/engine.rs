@@ -1,10 +1,7 @@
 //! A backend that runs the model in this process, and the only file here that knows the plugin and the engine.
 
 use crate::{
-    Backend, Completion, Error, Failure, Job, Variant,
-    grid::Methods,
-    rows::{self, Heads},
-    suggest,
+    Backend, Completion, Error, Failure, Job, Variant, grid::Methods, row, store::Heads, suggest,
 };
 use headkv_engine::{Attention, Device, Engine, LoadOptions, ModelFiles, Request};
 use headkv_plugin::{
@@ -162,7 +159,7 @@ pub fn variants(grid: &Methods, model: &Path, score_folder: &Path) -> Result<Vec
                     let variant = Variant {
                         beta: Some(beta),
                         scores: Some(file.clone()),
-                        scores_digest: Some(rows::digest(&[&bytes])),
+                        scores_digest: Some(row::digest(&[&bytes])),
                         ..plain.clone()
                     };
                     compression(&variant)?;

@@ -18,20 +18,22 @@ mod error;
 pub mod grid;
 pub mod home;
 pub mod job;
+pub mod lines;
 pub mod metrics;
 pub mod protocol;
 pub mod report;
-pub mod rows;
+pub mod row;
 pub mod runner;
 pub mod sample;
 #[cfg(feature = "engine")]
 pub mod session;
+pub mod store;
 pub mod suggest;
 pub mod table;
 pub mod variant;
 
 pub use error::Error;
 pub use job::{Backend, Completion, Failure, Job};
-pub use rows::Row;
+pub use row::Row;
 pub use sample::Sample;
 pub use variant::Variant;

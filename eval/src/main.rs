@@ -7,8 +7,8 @@ use headkv_eval::{
     grid::{Babilong, Grid, LongBench, Methods, Needle, Ruler},
     home::home,
     report,
-    rows::Results,
     session::{self, Session},
+    store::Results,
 };
 use std::{
     path::{Path, PathBuf},

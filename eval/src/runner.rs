@@ -2,7 +2,8 @@
 
 use crate::{
     Backend, Error, Failure, Job, Row, Sample, Variant,
-    rows::{Model, Store, key},
+    row::{Model, key},
+    store::Store,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
@@ -256,10 +257,8 @@ mod tests {
     use super::*;
     use crate::{
         Completion,
-        rows::{
-            Results,
-            tests::{model, sample},
-        },
+        row::tests::{model, sample},
+        store::Results,
     };
 
     /// Answers with the prompt's last word; fails for prompts that say so.

@@ -7,9 +7,10 @@ use crate::{
     engine::{self, InProcess},
     grid::Grid,
     home::home,
-    report,
-    rows::{self, Heads, Model, Results, Store},
+    lines, report,
+    row::{self, Model},
     runner::{self, Shard, Summary},
+    store::{Heads, Results, Store},
 };
 use std::{
     path::{Path, PathBuf},
@@ -218,7 +219,7 @@ impl Session<'_> {
         let keys = variants.iter().flat_map(|variant| {
             samples
                 .iter()
-                .map(|sample| rows::key(sample, model, variant))
+                .map(|sample| row::key(sample, model, variant))
         });
         outcome.keys.extend(keys);
         Ok(())
@@ -232,9 +233,9 @@ impl Session<'_> {
 pub fn write_reports(dir: &Path) -> Result<PathBuf, Error> {
     let results = Results::read(dir)?;
     let tables = report::tables(&results.rows);
-    rows::write_whole(&dir.join("report.md"), &report::markdown(&tables))?;
-    rows::write_whole(&dir.join("report.csv"), &report::csv(&tables))?;
+    lines::write_whole(&dir.join("report.md"), &report::markdown(&tables))?;
+    lines::write_whole(&dir.join("report.csv"), &report::csv(&tables))?;
     let page = dir.join("report.html");
-    rows::write_whole(&page, &report::html(&results)?)?;
+    lines::write_whole(&page, &report::html(&results)?)?;
     Ok(page)
 }

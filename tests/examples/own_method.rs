@@ -6,8 +6,8 @@ use headkv_eval::{
     grid::{Grid, Methods, Needle},
     home::home,
     report,
-    rows::Results,
     session::{Options, Session},
+    store::Results,
 };
 use headkv_plugin::{
     Error,

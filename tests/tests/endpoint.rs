@@ -3,9 +3,10 @@
 use headkv_eval::{
     Sample, Variant,
     endpoint::{Endpoint, Options},
-    rows::{Model, Results, Store},
+    row::Model,
     runner,
     sample::{Prompt, Scoring},
+    store::{Results, Store},
 };
 use std::{
     io::{BufRead, BufReader, Read, Write},

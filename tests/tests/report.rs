@@ -2,8 +2,9 @@
 
 use headkv_eval::{
     Completion, Row, Sample, Variant, report,
-    rows::{Heads, Model, Results},
+    row::Model,
     sample::{Prompt, Scoring},
+    store::{Heads, Results},
 };
 
 fn sample(length: usize, depth: f64) -> Sample {

@@ -3,8 +3,9 @@
 use headkv_eval::{
     Backend, Completion, Error, Failure, Job, Row, Sample, Variant,
     datasets::{Target, ruler},
-    rows::{Model, Results, Store},
+    row::Model,
     runner::{self, Options},
+    store::{Results, Store},
 };
 use rand::{Rng, SeedableRng};
 use std::{

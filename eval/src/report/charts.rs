@@ -4,7 +4,7 @@ use super::{
     numbers::{Table, by_variant},
     palette,
 };
-use crate::{Row, rows::Heads};
+use crate::{Row, store::Heads};
 use plotters::{
     coord::Shift,
     prelude::*,

@@ -1,7 +1,7 @@
 //! Wrong and missing answers, worst first, with their prompts.
 
 use super::numbers::{by_variant, column};
-use crate::{Row, rows::Results};
+use crate::{Row, store::Results};
 use serde::Serialize;
 
 /// Examples per variant.

@@ -5,7 +5,7 @@ use super::{
     failures::failures,
     numbers::{Table, tables},
 };
-use crate::{Error, Row, rows::Results};
+use crate::{Error, Row, store::Results};
 use minijinja::{Environment, context, value::Value};
 use serde::Serialize;
 

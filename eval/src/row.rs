@@ -1,0 +1,228 @@
+//! One answer, and the key that names everything it depends on.
+
+use crate::{Sample, Variant, job::Completion};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// The model that answers, as far as rows depend on it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    /// Its name.
+    pub name: String,
+    /// SHA-256 over its weights, in hexadecimal; for an endpoint, its address.
+    pub digest: String,
+    /// Where it runs: a device, or `endpoint`.
+    pub backend: String,
+}
+
+/// One answer. Numbers that are unknown or have no meaning for a benchmark are null.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Names everything that the answer depends on; see [`key`].
+    pub key: String,
+    /// `needle`, `longbench`, `babilong` or `ruler`.
+    pub benchmark: String,
+    /// The data set or task.
+    pub dataset: String,
+    /// The sample's name inside the data set.
+    pub sample: String,
+    /// The model's name.
+    pub model: String,
+    /// A device, or `endpoint`.
+    pub backend: String,
+    /// The method and its parameters.
+    #[serde(flatten)]
+    pub variant: Variant,
+    /// Tokens of context that were asked for.
+    pub length: Option<usize>,
+    /// Percent of the context.
+    pub depth: Option<f64>,
+    /// The benchmark's own length bucket.
+    pub bucket: Option<String>,
+    /// The protocol or template.
+    pub protocol: String,
+    /// SHA-256 of the prompt, as in `prompts.jsonl`.
+    pub prompt: String,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens generated.
+    pub tokens: usize,
+    /// The answer.
+    pub answer: String,
+    /// What a right answer says.
+    pub expected: String,
+    /// The score's name.
+    pub metric: String,
+    /// 0 to 1.
+    pub score: f64,
+    /// QA-F1, 0 to 1 (needle).
+    pub f1: Option<f64>,
+    /// Stemmed ROUGE-1 F, 0 to 1 (needle).
+    pub rouge1: Option<f64>,
+    /// Stemmed ROUGE-L F, 0 to 1 (needle).
+    pub rouge_l: Option<f64>,
+    /// Bytes of keys and values held at the end.
+    pub kv_bytes: Option<usize>,
+    /// Seconds from the request to the first token.
+    pub prompt_seconds: Option<f64>,
+    /// Seconds from the first token to the last.
+    pub decode_seconds: f64,
+    /// Why there is no answer; the score is 0 then, and a rerun tries again.
+    pub error: Option<String>,
+}
+
+impl Row {
+    /// The row of an answer, or of why there is none.
+    pub fn new(
+        sample: &Sample,
+        model: &Model,
+        variant: &Variant,
+        outcome: Result<Completion, String>,
+    ) -> Self {
+        let (completion, error) = match outcome {
+            Ok(completion) => (completion, None),
+            Err(why) => (Completion::default(), Some(why)),
+        };
+        let scores = if error.is_none() {
+            sample.scoring.score(&completion.text)
+        } else {
+            Default::default()
+        };
+        Self {
+            key: key(sample, model, variant),
+            benchmark: sample.benchmark.into(),
+            dataset: sample.dataset.clone(),
+            sample: sample.id.clone(),
+            model: model.name.clone(),
+            backend: model.backend.clone(),
+            variant: variant.clone(),
+            length: sample.length,
+            depth: sample.depth,
+            bucket: sample.bucket.clone(),
+            protocol: sample.protocol.clone(),
+            prompt: prompt_digest(sample),
+            prompt_tokens: completion.prompt_tokens,
+            tokens: completion.tokens,
+            answer: completion.text,
+            expected: sample.scoring.expected(),
+            metric: sample.scoring.metric().into(),
+            score: scores.score,
+            f1: scores.f1,
+            rouge1: scores.rouge1,
+            rouge_l: scores.rouge_l,
+            kv_bytes: completion.kv_bytes,
+            prompt_seconds: completion.prompt_seconds,
+            decode_seconds: completion.decode_seconds,
+            error,
+        }
+    }
+}
+
+/// Everything that an answer and its score depend on: benchmark, data set and sample; model, weights and device; method,
+/// parameters and head scores; prompt and limits of the answer; version of this crate.
+pub fn key(sample: &Sample, model: &Model, variant: &Variant) -> String {
+    let short = |digest: &str| digest.chars().take(16).collect::<String>();
+    let scores = variant
+        .scores_digest
+        .as_deref()
+        .map(|digest| format!(" scores {}", short(digest)))
+        .unwrap_or_default();
+    let digest = if model.backend == "endpoint" {
+        model.digest.clone()
+    } else {
+        short(&model.digest)
+    };
+    format!(
+        "{}/{}/{} | {}@{digest} {} | {variant}{scores} | prompt {} up to {} tokens, stop {:?}, {} | {}",
+        sample.benchmark,
+        sample.dataset,
+        sample.id,
+        model.name,
+        model.backend,
+        short(&prompt_digest(sample)),
+        sample.max_tokens,
+        sample.stop,
+        sample.scoring.metric(),
+        env!("CARGO_PKG_VERSION"),
+    )
+}
+
+fn prompt_digest(sample: &Sample) -> String {
+    let framing = [
+        u8::from(sample.prompt.chat),
+        u8::from(sample.prompt.special),
+    ];
+    digest(&[sample.prompt.text.as_bytes(), &framing])
+}
+
+/// SHA-256 over all parts, in hexadecimal.
+pub fn digest(parts: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    hash.finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::sample::{Prompt, Scoring};
+
+    pub fn sample(id: &str) -> Sample {
+        Sample {
+            benchmark: "needle",
+            dataset: "test".into(),
+            id: id.into(),
+            length: Some(100),
+            depth: Some(40.0),
+            bucket: None,
+            protocol: "plain".into(),
+            prompt: Prompt {
+                text: format!("prompt {id}"),
+                chat: false,
+                special: true,
+            },
+            max_tokens: 10,
+            stop: vec![],
+            scoring: Scoring::Needle {
+                answer: "yes".into(),
+                needle: "It is yes.".into(),
+            },
+        }
+    }
+
+    pub fn model() -> Model {
+        Model {
+            name: "m".into(),
+            digest: "0123456789abcdef0123".into(),
+            backend: "cpu".into(),
+        }
+    }
+
+    pub fn row(id: &str, outcome: Result<&str, &str>) -> Row {
+        let answer = |text: &str| Completion {
+            text: text.into(),
+            ..Completion::default()
+        };
+        Row::new(
+            &sample(id),
+            &model(),
+            &Variant::new("full"),
+            outcome.map(answer).map_err(String::from),
+        )
+    }
+
+    #[test]
+    fn a_key_names_everything_that_matters() {
+        let variant = Variant {
+            scores_digest: Some("ff".repeat(32)),
+            beta: Some(1.2),
+            ..Variant::new("headkv").capacity(16)
+        };
+        insta::assert_snapshot!(key(&sample("1"), &model(), &variant), @r#"needle/test/1 | m@0123456789abcdef cpu | headkv@16 beta 1.2 scores ffffffffffffffff | prompt cfb358d4efcc0324 up to 10 tokens, stop [], qa_f1 | 0.1.0"#);
+    }
+}

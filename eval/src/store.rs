@@ -1,0 +1,300 @@
+//! Results on disk: one JSON line per answer, written as it comes, never twice.
+//!
+//! A folder holds `rows.jsonl` ([`Row`](crate::Row)), `prompts.jsonl` (each prompt once), `heads.jsonl` ([`Heads`]) and `runs.jsonl`
+//! (the command lines). Every file only grows by whole lines; a line that a crash tore is dropped at the next start.
+
+use crate::{
+    Error, Row,
+    lines::{append, open_lines, read_lines, write_lines},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+};
+
+const ROWS: &str = "rows.jsonl";
+const PROMPTS: &str = "prompts.jsonl";
+const HEADS: &str = "heads.jsonl";
+const RUNS: &str = "runs.jsonl";
+const LOCK: &str = ".lock";
+
+/// A prompt as it stands in `prompts.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct PromptLine {
+    digest: String,
+    text: String,
+}
+
+/// What each head keeps under a variant, for the report's map.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Heads {
+    /// The model's name.
+    pub model: String,
+    /// The variant, as it is shown.
+    pub variant: String,
+    /// Tokens kept per head, window included: `[layer][head]`.
+    pub capacities: Vec<Vec<usize>>,
+}
+
+/// A folder of results, locked against other runs.
+pub struct Store {
+    dir: PathBuf,
+    rows: File,
+    prompts: File,
+    done: HashSet<String>,
+    known_prompts: HashSet<String>,
+    _lock: File,
+}
+
+impl Store {
+    /// Opens a folder, making it if it is not there, and repairs torn lines.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] while another run holds the folder; a folder that cannot be written; a malformed line.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        fs::create_dir_all(dir).map_err(Error::write(dir))?;
+        let path = dir.join(LOCK);
+        let lock = File::create(&path).map_err(Error::write(&path))?;
+        lock.try_lock().map_err(|e| match e {
+            TryLockError::WouldBlock => Error::Locked(dir.into()),
+            TryLockError::Error(source) => Error::Write { path, source },
+        })?;
+        let (rows, lines) = open_lines::<Row>(&dir.join(ROWS))?;
+        let (prompts, texts) = open_lines::<PromptLine>(&dir.join(PROMPTS))?;
+        Ok(Self {
+            dir: dir.into(),
+            rows,
+            prompts,
+            done: latest(lines)
+                .into_iter()
+                .filter(|row| row.error.is_none())
+                .map(|row| row.key)
+                .collect(),
+            known_prompts: texts.into_iter().map(|prompt| prompt.digest).collect(),
+            _lock: lock,
+        })
+    }
+
+    /// Whether there is an answer for that key.
+    pub fn has(&self, key: &str) -> bool {
+        self.done.contains(key)
+    }
+
+    /// Adds a row, and its prompt if it is new.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn add(&mut self, row: &Row, prompt: &str) -> Result<(), Error> {
+        if self.known_prompts.insert(row.prompt.clone()) {
+            let line = PromptLine {
+                digest: row.prompt.clone(),
+                text: prompt.into(),
+            };
+            append(&mut self.prompts, &line).map_err(Error::write(&self.dir.join(PROMPTS)))?;
+        }
+        append(&mut self.rows, row).map_err(Error::write(&self.dir.join(ROWS)))?;
+        if row.error.is_none() {
+            self.done.insert(row.key.clone());
+        }
+        Ok(())
+    }
+
+    /// Remembers what each head keeps under a variant.
+    ///
+    /// # Errors
+    /// [`Error::Write`], or a malformed line in the file.
+    pub fn add_heads(&self, heads: &Heads) -> Result<(), Error> {
+        self.add_once(HEADS, heads)
+    }
+
+    /// Remembers how the run was started, in a shell's notation.
+    ///
+    /// # Errors
+    /// [`Error::Write`], or a malformed line in the file.
+    pub fn add_run(&self, command: &str) -> Result<(), Error> {
+        self.add_once(RUNS, &command.to_string())
+    }
+
+    fn add_once<T: Serialize + DeserializeOwned + PartialEq>(
+        &self,
+        name: &str,
+        item: &T,
+    ) -> Result<(), Error> {
+        let path = self.dir.join(name);
+        let (mut file, items) = open_lines::<T>(&path)?;
+        if items.contains(item) {
+            return Ok(());
+        }
+        append(&mut file, item).map_err(Error::write(&path))
+    }
+}
+
+/// Everything in a folder of results.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Results {
+    /// The last row of each key, sorted by key.
+    pub rows: Vec<Row>,
+    /// Prompts by digest.
+    pub prompts: HashMap<String, String>,
+    /// What each head keeps.
+    pub heads: Vec<Heads>,
+    /// Command lines.
+    pub runs: Vec<String>,
+}
+
+impl Results {
+    /// Reads a folder, which may be in use.
+    ///
+    /// # Errors
+    /// A folder without rows, or a malformed line that is not the last.
+    pub fn read(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join(ROWS);
+        if !path.is_file() {
+            return Err(Error::file(
+                dir,
+                format!("holds no {ROWS}; name the --out folder of a run"),
+            ));
+        }
+        Ok(Self {
+            rows: latest(read_lines(&path)?.0),
+            prompts: read_lines::<PromptLine>(&dir.join(PROMPTS))?
+                .0
+                .into_iter()
+                .map(|prompt| (prompt.digest, prompt.text))
+                .collect(),
+            heads: read_lines(&dir.join(HEADS))?.0,
+            runs: read_lines(&dir.join(RUNS))?.0,
+        })
+    }
+
+    /// Adds what another folder held; of rows with the same key, one with an answer wins, then the later one.
+    pub fn merge(&mut self, other: Self) {
+        let answered: HashSet<_> = self
+            .rows
+            .iter()
+            .filter(|row| row.error.is_none())
+            .map(|row| row.key.clone())
+            .collect();
+        let better = |row: &Row| row.error.is_none() || !answered.contains(&row.key);
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.extend(other.rows.into_iter().filter(better));
+        self.rows = latest(rows);
+        self.prompts.extend(other.prompts);
+        add_new(&mut self.heads, other.heads);
+        add_new(&mut self.runs, other.runs);
+    }
+
+    /// Writes a folder that [`Results::read`] and [`Store::open`] understand; each file appears whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], [`Error::Write`].
+    pub fn write(&self, dir: &Path) -> Result<(), Error> {
+        let _lock = Store::open(dir)?;
+        let mut prompts: Vec<_> = self
+            .prompts
+            .iter()
+            .map(|(digest, text)| PromptLine {
+                digest: digest.clone(),
+                text: text.clone(),
+            })
+            .collect();
+        prompts.sort_by(|a, b| a.digest.cmp(&b.digest));
+        write_lines(&dir.join(PROMPTS), &prompts)?;
+        write_lines(&dir.join(HEADS), &self.heads)?;
+        write_lines(&dir.join(RUNS), &self.runs)?;
+        write_lines(&dir.join(ROWS), &self.rows)
+    }
+}
+
+fn add_new<T: PartialEq>(items: &mut Vec<T>, more: Vec<T>) {
+    for item in more {
+        if !items.contains(&item) {
+            items.push(item);
+        }
+    }
+}
+
+/// The last row of each key, sorted by key.
+fn latest(rows: Vec<Row>) -> Vec<Row> {
+    let by_key: BTreeMap<_, _> = rows.into_iter().map(|row| (row.key.clone(), row)).collect();
+    by_key.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::tests::row;
+
+    #[test]
+    fn rows_survive_and_torn_ones_are_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, second) = (row("1", Ok("yes")), row("2", Ok("no")));
+        let mut store = Store::open(dir.path()).unwrap();
+        store.add(&first, "prompt 1").unwrap();
+        store.add(&second, "prompt 2").unwrap();
+        drop(store);
+        let path = dir.path().join(ROWS);
+        let whole = fs::read(&path).unwrap();
+        for cut in 1..60 {
+            fs::write(&path, &whole[..whole.len() - cut]).unwrap();
+            assert_eq!(
+                Results::read(dir.path()).unwrap().rows,
+                std::slice::from_ref(&first)
+            );
+            let mut store = Store::open(dir.path()).unwrap();
+            assert!(store.has(&first.key) && !store.has(&second.key));
+            store.add(&second, "prompt 2").unwrap();
+            drop(store);
+            assert_eq!(fs::read(&path).unwrap(), whole);
+        }
+        assert_eq!(
+            Results::read(dir.path()).unwrap().prompts[&first.prompt],
+            "prompt 1"
+        );
+    }
+
+    #[test]
+    fn a_malformed_line_in_the_middle_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(ROWS), "{\"key\": 1}\n{}\n").unwrap();
+        let message = Store::open(dir.path()).err().unwrap().to_string();
+        assert!(
+            message.contains("rows.jsonl, line 1: ") && message.contains("delete this line"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn two_runs_refuse_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        assert!(matches!(Store::open(dir.path()), Err(Error::Locked(_))));
+        drop(store);
+        Store::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn failures_are_tried_again_and_answers_win_a_merge() {
+        let (a, b, merged) = (
+            tempfile::tempdir().unwrap(),
+            tempfile::tempdir().unwrap(),
+            tempfile::tempdir().unwrap(),
+        );
+        let failed = row("1", Err("endpoint: 500"));
+        let mut store = Store::open(a.path()).unwrap();
+        store.add(&row("1", Ok("yes")), "p").unwrap();
+        let mut store = Store::open(b.path()).unwrap();
+        store.add(&failed, "p").unwrap();
+        store.add_run("headkv-eval needle").unwrap();
+        assert!(!store.has(&failed.key));
+        store.add(&row("2", Ok("no")), "q").unwrap();
+        let mut results = Results::read(a.path()).unwrap();
+        results.merge(Results::read(b.path()).unwrap());
+        results.write(merged.path()).unwrap();
+        assert_eq!(Results::read(merged.path()).unwrap(), results);
+        assert_eq!(results.rows, [row("1", Ok("yes")), row("2", Ok("no"))]);
+        assert_eq!((results.runs.len(), results.prompts.len()), (1, 2));
+    }
+}
