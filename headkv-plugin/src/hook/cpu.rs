@@ -1,26 +1,19 @@
 //! The hook's two passes on the CPU: a prompt is attended and compressed, a generated token appended and attended.
 
-use super::LayerState;
+use super::{Cache, LayerState};
 use crate::{
     attention::{
         DecodeUnit, Element, PromptShape, WindowShape, decode_attention, prompt_attention,
         window_scores,
     },
     cache::{KvShape, RaggedCache},
-    methods::{Compressor, LayerContext},
+    methods::Compressor,
     selection::{self, Scores},
 };
 use candle_core::{CpuStorage, Result, Storage, Tensor, WithDType};
 use half::{bf16, f16};
 use mistralrs_core::attention_hook::{AttendCx, SeqState};
 use std::{convert::Infallible, ops::DerefMut, sync::atomic::Ordering::Relaxed, time::Instant};
-
-/// A layer's cache in the model's element type.
-pub enum Cache {
-    F32(RaggedCache<f32>),
-    Bf16(RaggedCache<bf16>),
-    F16(RaggedCache<f16>),
-}
 
 /// An element type that the hook stores.
 pub trait Stored: Element + WithDType {
@@ -214,15 +207,7 @@ fn compress<T: Stored>(
             softcap: cx.softcap,
         };
         let window = Scores::new(candidates, window_scores(q, k, &shape));
-        let mut scores = selection::rank(window, model.heads / stored, config);
-        compressor.method.rank(
-            &LayerContext {
-                layer: cx.layer,
-                candidates,
-            },
-            &mut scores,
-        );
-        Ok::<_, Infallible>(scores)
+        Ok::<_, Infallible>(selection::rank(window, model.heads / stored, config))
     };
     let Ok(mut kept) = selection::select(&budget, stored, candidates, scores);
     for positions in &mut kept {

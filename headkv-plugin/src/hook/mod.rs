@@ -1,15 +1,19 @@
 //! HeadKV as mistral.rs's attention: the only module that touches the runtime's types.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod usage;
 
 pub use usage::Usage;
 
 use crate::{
     Compression, Error, HeadScores,
+    cache::RaggedCache,
     methods::{self, Compressor, ModelShape},
 };
 use candle_core::{DType, Device, Result, Tensor};
+use half::{bf16, f16};
 use mistralrs_core::attention_hook::{
     AttendCx, AttentionHook, ModelInfo, SeqInfo, SeqState, set_global,
 };
@@ -102,7 +106,16 @@ fn load(config: &Compression) -> std::result::Result<Option<HeadScores>, Error> 
 struct LayerState {
     compressor: Arc<Compressor>,
     counters: Arc<Counters>,
-    cache: Option<cpu::Cache>,
+    cache: Option<Cache>,
+}
+
+/// A layer's cache, in the model's element type and on its device.
+enum Cache {
+    F32(RaggedCache<f32>),
+    Bf16(RaggedCache<bf16>),
+    F16(RaggedCache<f16>),
+    #[cfg(feature = "cuda")]
+    Cuda(crate::cuda::RaggedCache),
 }
 
 impl AttentionHook for HeadKv {
@@ -138,10 +151,12 @@ impl AttentionHook for HeadKv {
     fn attend(&self, cx: &AttendCx<'_>, states: &[SeqState]) -> Result<Tensor> {
         match (cx.q.device(), cx.q.dtype()) {
             (Device::Cpu, DType::F32) => cpu::attend::<f32>(cx, states),
-            (Device::Cpu, DType::BF16) => cpu::attend::<half::bf16>(cx, states),
-            (Device::Cpu, DType::F16) => cpu::attend::<half::f16>(cx, states),
+            (Device::Cpu, DType::BF16) => cpu::attend::<bf16>(cx, states),
+            (Device::Cpu, DType::F16) => cpu::attend::<f16>(cx, states),
+            #[cfg(feature = "cuda")]
+            (Device::Cuda(_), DType::BF16 | DType::F16) => cuda::attend(cx, states),
             (device, dtype) => candle_core::bail!(
-                "headkv: no attention for {dtype:?} on {device:?}; load the model in f32, bf16 or f16 on the CPU"
+                "headkv: no attention for {dtype:?} on {device:?}; load the model on the CPU in f32, bf16 or f16, or, built with the feature cuda, on an NVIDIA GPU in bf16 or f16"
             ),
         }
     }

@@ -11,7 +11,7 @@ mod pyramidkv;
 mod snapkv;
 mod streaming;
 
-use crate::{Compression, Error, HeadScores, config::Granularity, selection::Scores};
+use crate::{Compression, Error, HeadScores, config::Granularity};
 use std::sync::{Arc, RwLock};
 
 pub use apportion::apportion;
@@ -82,12 +82,6 @@ pub trait Method: Send + Sync {
     /// How many candidates each head of a layer keeps. Called once per layer and prompt, after that layer's prompt
     /// pass; the answer must depend on the arguments only.
     fn budget(&self, at: &LayerContext) -> Budget;
-
-    /// Re-ranks the candidates before selection; `scores` holds one row of pooled scores per stored head. The default
-    /// keeps the window's ranking (SnapKV, arXiv 2404.14469, section 4).
-    fn rank(&self, at: &LayerContext, scores: &mut Scores) {
-        let _ = (at, scores);
-    }
 }
 
 /// What a method is built from.
