@@ -211,8 +211,7 @@ impl Engine {
                 "the engine answered without generating".into(),
             ));
         };
-        let shape = self.shape();
-        let per_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * size_of::<f32>();
+        let per_token = self.token_bytes();
         Ok(Generation {
             text,
             prompt_tokens: request.prompt.len(),

@@ -4,8 +4,9 @@ use crate::{Error, ModelFiles, files::first_line};
 use headkv_plugin::{Compression, HeadKv, methods::ModelShape};
 use mistralrs_core::{
     DefaultSchedulerMethod, DeviceMapSetting, GGUFLoaderBuilder, GGUFSpecificConfig, Loader,
-    MistralRs, MistralRsBuilder, ModelDType, NormalLoaderBuilder, NormalSpecificConfig, Pipeline,
-    SchedulerConfig, TokenSource,
+    MemoryGpuConfig, MistralRs, MistralRsBuilder, ModelDType, NormalLoaderBuilder,
+    NormalSpecificConfig, PagedAttentionConfig, PagedCacheType, Pipeline, SchedulerConfig,
+    TokenSource,
     attention_hook::{self, AttentionHook},
 };
 use std::{
@@ -105,6 +106,8 @@ pub enum Attention {
     Hook(Arc<dyn AttentionHook>),
     /// The runtime's own path, unhooked.
     Upstream,
+    /// The runtime's paged attention, unhooked, with a cache for that many tokens; on a GPU only.
+    Paged(usize),
 }
 
 /// A loaded model.
@@ -115,6 +118,8 @@ pub struct Engine {
     tokenizer: Arc<Tokenizer>,
     files: ModelFiles,
     shape: ModelShape,
+    /// Bytes of one element of a key without a hook.
+    element_bytes: usize,
     context: usize,
 }
 
@@ -142,7 +147,7 @@ impl Engine {
                 _ => attention_hook::set_global(None),
             }
             let loaded = catch_unwind(AssertUnwindSafe(|| {
-                pipeline(&files, &device, options.device)
+                pipeline(&files, &device, options.device, &attention)
             }));
             attention_hook::set_global(None);
             match loaded {
@@ -160,23 +165,30 @@ impl Engine {
             .enable_all()
             .build()
             .map_err(|e| Error::Generation(e.to_string()))?;
-        let (tokenizer, info) = runtime.block_on(async {
+        let (tokenizer, info, paged) = runtime.block_on(async {
             let pipeline = pipeline.lock().await;
             (
                 attention_hook::tokenizer(&*pipeline),
                 attention_hook::model_info(&*pipeline),
+                pipeline.get_metadata().cache_config.clone(),
             )
         });
         let tokenizer = tokenizer.ok_or_else(|| refused(&files, "has no tokenizer"))?;
         let info = info.ok_or_else(|| refused(&files, "is not a text model"))?;
-        let method = DefaultSchedulerMethod::Fixed(options.max_batch);
-        let builder = MistralRsBuilder::new(
-            pipeline,
-            SchedulerConfig::DefaultScheduler { method },
-            false,
-            None,
-        )
-        .with_no_prefix_cache(true);
+        let scheduler = match (&attention, paged) {
+            (Attention::Paged(_), Some(config)) => SchedulerConfig::PagedAttentionMeta {
+                max_num_seqs: options.max_batch.get(),
+                config,
+            },
+            (Attention::Paged(_), None) => {
+                return Err(refused(&files, "has no paged attention on this device"));
+            }
+            _ => SchedulerConfig::DefaultScheduler {
+                method: DefaultSchedulerMethod::Fixed(options.max_batch),
+            },
+        };
+        let builder =
+            MistralRsBuilder::new(pipeline, scheduler, false, None).with_no_prefix_cache(true);
         let mistral = runtime.block_on(builder.build());
         Ok(Self {
             mistral,
@@ -190,6 +202,8 @@ impl Engine {
                 kv_heads: info.kv_heads,
                 head_dim: info.head_dim,
             },
+            // GPUs run models in 16 bits, the CPU in f32.
+            element_bytes: if options.device == Device::Cpu { 4 } else { 2 },
             context: info.max_seq_len,
         })
     }
@@ -234,6 +248,12 @@ impl Engine {
         self.shape
     }
 
+    /// Bytes that the runtime's own cache takes for each token, over all layers.
+    pub(crate) fn token_bytes(&self) -> usize {
+        let shape = self.shape;
+        2 * shape.layers * shape.kv_heads * shape.head_dim * self.element_bytes
+    }
+
     /// The model's context in tokens, prompt and answer together.
     pub fn context(&self) -> usize {
         self.context
@@ -246,6 +266,7 @@ fn pipeline(
     files: &ModelFiles,
     device: &candle_core::Device,
     on: Device,
+    attention: &Attention,
 ) -> Result<LoadedPipeline, Box<dyn std::error::Error>> {
     let folder = |path: &Path| path.to_string_lossy().into_owned();
     let loader: Box<dyn Loader> = if files.is_gguf() {
@@ -279,6 +300,17 @@ fn pipeline(
     } else {
         ModelDType::Auto
     };
+    let paged = match attention {
+        Attention::Paged(tokens) => {
+            let memory = MemoryGpuConfig::ContextSize(*tokens);
+            Some(PagedAttentionConfig::new(
+                None,
+                memory,
+                PagedCacheType::Auto,
+            )?)
+        }
+        _ => None,
+    };
     Ok(loader.load_model_from_hf(
         None,
         TokenSource::None,
@@ -287,7 +319,7 @@ fn pipeline(
         true,
         DeviceMapSetting::dummy(),
         None,
-        None,
+        paged,
     )?)
 }
 

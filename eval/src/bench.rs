@@ -3,14 +3,14 @@
 //! Every measurement runs in a process of its own, because the peak of resident memory belongs to a process; the
 //! configurations take turns, because a machine's speed drifts.
 
-use crate::{home::home, table};
+use crate::{gpu_memory, home::home, table};
 use anyhow::{Context, Result, bail};
-use headkv_engine::{Attention, Device, Engine, LoadOptions, Request};
+use headkv_engine::{Attention, Device, Engine, Generation, LoadOptions, Request};
 use headkv_haystack::text;
 use headkv_plugin::Compression;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, path::PathBuf, process::Command};
+use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, process::Command};
 
 /// What to compare.
 #[derive(Clone, Debug, clap::Args)]
@@ -21,12 +21,15 @@ pub struct Options {
     /// Prompt lengths in tokens
     #[arg(long, value_delimiter = ',', default_value = "1000,4000,8000")]
     pub lengths: Vec<usize>,
-    /// Paths to compare: upstream, full, or METHOD@CAPACITY
+    /// Paths to compare: upstream, paged (on a GPU), full, or METHOD@CAPACITY
     #[arg(long, value_delimiter = ',', default_value = "upstream,full,headkv@32")]
     pub paths: Vec<String>,
     /// Tokens to generate
     #[arg(long, default_value_t = 64)]
     pub decode: usize,
+    /// Copies of the prompt that decode together
+    #[arg(long, default_value = "1")]
+    pub batch: NonZeroUsize,
     /// Measurements of each, of which the median counts
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
@@ -47,6 +50,9 @@ pub struct One {
     /// Tokens to generate.
     #[arg(long)]
     pub decode: usize,
+    /// Copies of the prompt.
+    #[arg(long)]
+    pub batch: NonZeroUsize,
     /// The path to measure.
     #[arg(long)]
     pub path: String,
@@ -72,9 +78,9 @@ pub fn run(options: &Options) -> Result<()> {
         .model
         .clone()
         .unwrap_or_else(|| home().join("models/tiny"));
-    options.device.parse::<Device>()?;
+    let device = options.device.parse::<Device>()?;
     for path in &options.paths {
-        attention(path, &model)?;
+        attention(path, &model, 0)?;
     }
     let total = options.rounds * options.lengths.len() * options.paths.len();
     let style =
@@ -85,27 +91,30 @@ pub fn run(options: &Options) -> Result<()> {
         for &length in &options.lengths {
             for (number, path) in options.paths.iter().enumerate() {
                 bar.set_message(format!("{path} at {length} tokens"));
-                let output = Command::new(std::env::current_exe()?)
+                let mut command = Command::new(std::env::current_exe()?);
+                command
                     .args([
                         "bench-one",
                         "--length",
                         &length.to_string(),
                         "--decode",
                         &options.decode.to_string(),
+                        "--batch",
+                        &options.batch.to_string(),
                     ])
                     .args(["--path", path, "--device", &options.device, "--model"])
-                    .arg(&model)
-                    .output()?;
+                    .arg(&model);
+                let (output, gpu_bytes) = gpu_memory::watch(device, || command.output());
+                let output = output?;
                 if !output.status.success() {
                     bail!(
                         "{path} at {length} tokens: {}",
                         String::from_utf8_lossy(&output.stderr).trim()
                     );
                 }
-                measured
-                    .entry((length, number))
-                    .or_default()
-                    .push(serde_json::from_slice(&output.stdout)?);
+                let mut one: Measured = serde_json::from_slice(&output.stdout)?;
+                one.peak_bytes = gpu_bytes.unwrap_or(one.peak_bytes);
+                measured.entry((length, number)).or_default().push(one);
                 bar.inc(1);
             }
         }
@@ -156,9 +165,12 @@ fn report(options: &Options, measured: &BTreeMap<(usize, usize), Vec<Measured>>)
     table::markdown(&header.map(String::from), &lines.collect::<Vec<_>>())
 }
 
-fn attention(path: &str, model: &std::path::Path) -> Result<Attention> {
-    if path == "upstream" {
-        return Ok(Attention::Upstream);
+/// A path by its name; `tokens` is what a paged cache has to hold.
+fn attention(path: &str, model: &std::path::Path, tokens: usize) -> Result<Attention> {
+    match path {
+        "upstream" => return Ok(Attention::Upstream),
+        "paged" => return Ok(Attention::Paged(tokens)),
+        _ => {}
     }
     let (method, capacity) = path.split_once('@').unwrap_or((path, "128"));
     let capacity = capacity
@@ -181,18 +193,20 @@ pub fn one(one: &One) -> Result<()> {
         device: one.device.parse()?,
         ..LoadOptions::new(&one.model)
     };
-    let engine = Engine::load(options, attention(&one.path, &one.model)?)?;
+    let batch = one.batch.get();
+    let room = batch * (one.length + one.decode) + 1024;
+    let engine = Engine::load(options, attention(&one.path, &one.model, room)?)?;
     let mut prompt = engine.encode(&text::generate(1, 8 * one.length))?;
     prompt.truncate(one.length.min(engine.context().saturating_sub(one.decode)));
     // A short run first: threads and memory are there when the clock starts.
     engine.generate(&[Request::new(prompt[..prompt.len().min(64)].to_vec(), 2)])?;
-    let answer = engine
-        .generate(&[Request::new(prompt, one.decode)])?
-        .remove(0);
+    let answers = engine.generate(&vec![Request::new(prompt, one.decode); batch])?;
+    let sum = |figure: fn(&Generation) -> f64| answers.iter().map(figure).sum::<f64>();
+    let longest = |figure: fn(&Generation) -> f64| answers.iter().map(figure).fold(0.0, f64::max);
     let measured = Measured {
-        prompt: answer.prompt_tokens as f64 / answer.prompt_seconds,
-        decode: (answer.tokens.len() - 1) as f64 / answer.decode_seconds,
-        kv_bytes: answer.kv_bytes as f64,
+        prompt: sum(|a| a.prompt_tokens as f64) / longest(|a| a.prompt_seconds),
+        decode: sum(|a| (a.tokens.len() - 1) as f64) / longest(|a| a.decode_seconds),
+        kv_bytes: sum(|a| a.kv_bytes as f64),
         peak_bytes: peak_memory().unwrap_or(f64::NAN),
     };
     println!("{}", serde_json::to_string(&measured)?);

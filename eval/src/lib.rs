@@ -15,6 +15,8 @@ pub mod endpoint;
 #[cfg(feature = "engine")]
 pub mod engine;
 mod error;
+#[cfg(feature = "engine")]
+mod gpu_memory;
 pub mod grid;
 pub mod home;
 pub mod job;
