@@ -58,6 +58,12 @@ enum Command {
     Report {
         /// The --out folder of a run
         dir: PathBuf,
+        /// The folder to write to [default: DIR]
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+        /// Benchmarks whose prompts and answers are left out, where their data may not be passed on
+        #[arg(long, value_delimiter = ',', value_name = "NAME")]
+        withhold: Vec<String>,
     },
     /// Joins the folders of several runs, such as the shards of one
     ///
@@ -151,12 +157,11 @@ fn command(command: Command) -> Result<bool> {
         }
         Command::Ruler(one) => one.run("ruler", |grid, ruler| grid.ruler = Some(ruler)),
         Command::Run(RunFile { file, session, out }) => run(&Grid::read(&file)?, &session, &out),
-        Command::Report { dir } => {
-            let page = session::write_reports(&dir)?;
-            print!(
-                "{}",
-                report::markdown(&report::tables(&Results::read(&dir)?.rows))
-            );
+        Command::Report { dir, to, withhold } => {
+            let mut results = Results::read(&dir)?;
+            results.withhold(&withhold);
+            let page = session::write_reports(&results, to.as_ref().unwrap_or(&dir))?;
+            print!("{}", report::markdown(&report::tables(&results.rows)));
             eprintln!("report: {}", page.display());
             Ok(true)
         }
@@ -197,9 +202,10 @@ fn run(grid: &Grid, options: &session::Options, out: &Path) -> Result<bool> {
         stop: &STOP,
     }
     .run()?;
-    let rows = outcome.rows(Results::read(out)?.rows);
+    let results = Results::read(out)?;
+    let page = session::write_reports(&results, out)?;
+    let rows = outcome.rows(results.rows);
     print!("{}", report::markdown(&report::tables(&rows)));
-    let page = session::write_reports(out)?;
     let summary = &outcome.summary;
     let kept = if summary.skipped > 0 {
         format!(", {} were there", summary.skipped)

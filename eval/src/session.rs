@@ -226,16 +226,15 @@ impl Session<'_> {
     }
 }
 
-/// Writes report.html, report.md and report.csv into a folder of results.
+/// Writes report.html, report.md and report.csv of a folder's results into `to`.
 ///
 /// # Errors
-/// A folder without rows, or one that cannot be written.
-pub fn write_reports(dir: &Path) -> Result<PathBuf, Error> {
-    let results = Results::read(dir)?;
+/// A folder that cannot be written.
+pub fn write_reports(results: &Results, to: &Path) -> Result<PathBuf, Error> {
     let tables = report::tables(&results.rows);
-    lines::write_whole(&dir.join("report.md"), &report::markdown(&tables))?;
-    lines::write_whole(&dir.join("report.csv"), &report::csv(&tables))?;
-    let page = dir.join("report.html");
-    lines::write_whole(&page, &report::html(&results)?)?;
+    lines::write_whole(&to.join("report.md"), &report::markdown(&tables))?;
+    lines::write_whole(&to.join("report.csv"), &report::csv(&tables))?;
+    let page = to.join("report.html");
+    lines::write_whole(&page, &report::html(results)?)?;
     Ok(page)
 }

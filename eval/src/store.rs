@@ -19,6 +19,7 @@ const PROMPTS: &str = "prompts.jsonl";
 const HEADS: &str = "heads.jsonl";
 const RUNS: &str = "runs.jsonl";
 const LOCK: &str = ".lock";
+const WITHHELD: &str = "(withheld)";
 
 /// A prompt as it stands in `prompts.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -186,6 +187,17 @@ impl Results {
         add_new(&mut self.runs, other.runs);
     }
 
+    /// Takes out what these benchmarks' data say: prompts, right answers, and the model's, which may quote them.
+    pub fn withhold(&mut self, benchmarks: &[String]) {
+        for row in &mut self.rows {
+            if benchmarks.contains(&row.benchmark) {
+                self.prompts.remove(&row.prompt);
+                row.answer = WITHHELD.into();
+                row.expected = WITHHELD.into();
+            }
+        }
+    }
+
     /// Writes a folder that [`Results::read`] and [`Store::open`] understand; each file appears whole or not at all.
     ///
     /// # Errors
@@ -273,6 +285,22 @@ mod tests {
         assert!(matches!(Store::open(dir.path()), Err(Error::Locked(_))));
         drop(store);
         Store::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn withheld_texts_are_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
+        store.add(&row("1", Ok("no")), "a secret").unwrap();
+        let whole = Results::read(dir.path()).unwrap();
+        let mut results = whole.clone();
+        results.withhold(&["longbench".into()]);
+        assert_eq!(results, whole);
+        results.withhold(&["needle".into()]);
+        assert!(results.prompts.is_empty());
+        let row = &results.rows[0];
+        assert_eq!((&*row.answer, &*row.expected), (WITHHELD, WITHHELD));
+        assert_eq!(row.score, whole.rows[0].score);
     }
 
     #[test]
