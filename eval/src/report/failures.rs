@@ -91,14 +91,15 @@ fn failure(row: &Row, results: &Results) -> Failure {
 /// The prompt's ends, and the place where the expected answer stands.
 fn excerpt(prompt: &str, expected: &str) -> String {
     let near = |at: usize| prompt.floor_char_boundary(at.min(prompt.len()));
-    let mut parts = vec![0..near(SHOWN)];
-    if let Some(at) = prompt.find(expected).filter(|_| !expected.is_empty()) {
-        parts.push(near(at.saturating_sub(SHOWN / 2))..near(at + expected.len() + SHOWN / 2));
-    }
-    parts.push(near(prompt.len().saturating_sub(SHOWN))..prompt.len());
+    let answer = prompt
+        .find(expected)
+        .filter(|_| !expected.is_empty())
+        .map(|at| near(at.saturating_sub(SHOWN / 2))..near(at + expected.len() + SHOWN / 2));
+    let first = 0..near(SHOWN);
+    let last = near(prompt.len().saturating_sub(SHOWN))..prompt.len();
     let mut text = String::new();
     let mut end = 0;
-    for part in parts {
+    for part in [Some(first), answer, Some(last)].into_iter().flatten() {
         if part.end <= end {
             continue;
         }
