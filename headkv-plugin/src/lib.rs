@@ -20,6 +20,7 @@ pub mod cuda;
 mod error;
 #[cfg(feature = "mistralrs")]
 pub mod hook;
+pub mod linear;
 pub mod methods;
 pub mod scores;
 pub mod selection;

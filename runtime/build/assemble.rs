@@ -11,7 +11,10 @@ use std::{
 /// Upstream's only inner attribute of the crate: `include!` accepts none.
 const REFUSED: &str = "#![deny(clippy::cast_possible_truncation, clippy::cast_precision_loss)]\n";
 
-/// Writes the source to compile into `out`; with `hook`, the patches and the hook module of `here` are in it.
+/// The modules that are ours.
+pub const MODULES: [&str; 2] = ["attention_hook.rs", "hooked_linear.rs"];
+
+/// Writes the source to compile into `out`; with `hook`, the patches and modules of `here` are in it.
 pub fn assemble(
     pristine: &Path,
     here: &Path,
@@ -33,8 +36,9 @@ pub fn assemble(
         for patch in patches(here)? {
             apply(&patch, &mut tree).map_err(|e| format!("{}: {e}", patch.display()))?;
         }
-        let module = fs::read(here.join("src/attention_hook.rs"))?;
-        tree.insert("attention_hook.rs".into(), module);
+        for module in MODULES {
+            tree.insert(module.into(), fs::read(here.join("src").join(module))?);
+        }
     }
     write_changed(&tree, out)
 }

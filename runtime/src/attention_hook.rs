@@ -24,7 +24,7 @@ use std::{
     },
 };
 
-use candle_core::{Device, Result, Tensor, TensorId};
+use candle_core::{Device, Module, Result, Tensor, TensorId};
 use parking_lot::{Mutex, MutexGuard};
 use tokenizers::Tokenizer;
 
@@ -129,6 +129,14 @@ pub trait AttentionHook: Send + Sync {
     /// `states[i]` belongs to batch row `i`. A prompt comes whole, in one call per layer, and all rows of that batch
     /// have its length; afterwards each call brings one token per row, and rows differ in how much they have seen.
     fn attend(&self, cx: &AttendCx<'_>, states: &[SeqState]) -> Result<Tensor>;
+
+    /// Takes over an unquantized linear layer, `weight` being `(out, in)`: a module from `(rows, in)` to `(rows, out)`,
+    /// to which the runtime adds the layer's bias. Called once per layer of a loaded model, whose own weights are freed
+    /// then; `None` leaves the product to the runtime.
+    fn linear(&self, weight: &Tensor) -> Result<Option<Box<dyn Module + Send + Sync>>> {
+        let _ = weight;
+        Ok(None)
+    }
 }
 
 static GLOBAL: RwLock<Option<Arc<dyn AttentionHook>>> = RwLock::new(None);

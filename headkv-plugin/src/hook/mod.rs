@@ -10,9 +10,10 @@ pub use usage::Usage;
 use crate::{
     Compression, Error, HeadScores,
     cache::RaggedCache,
+    linear::Linear,
     methods::{self, Compressor, ModelShape},
 };
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Module, Result, Tensor};
 use half::{bf16, f16};
 use mistralrs_core::attention_hook::{
     AttendCx, AttentionHook, ModelInfo, SeqInfo, SeqState, set_global,
@@ -159,5 +160,9 @@ impl AttentionHook for HeadKv {
                 "headkv: no attention for {dtype:?} on {device:?}; load the model on the CPU in f32, bf16 or f16, or, built with the feature cuda, on an NVIDIA GPU in bf16 or f16"
             ),
         }
+    }
+
+    fn linear(&self, weight: &Tensor) -> Result<Option<Box<dyn Module + Send + Sync>>> {
+        Ok(Linear::new(weight)?.map(|linear| Box::new(linear) as _))
     }
 }

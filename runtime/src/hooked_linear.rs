@@ -1,0 +1,173 @@
+//! Linear layers of a hooked model: one product for all rows of a batch, and the hook's own where it has one.
+//!
+//! Upstream multiplies every sequence of a batch by the weights apart, `(batch, 1, in)` by `(batch, out, in)`: a decode
+//! step then reads all weights once per sequence.
+
+use std::{borrow::Cow, fmt, sync::atomic::AtomicUsize, sync::Arc};
+
+use candle_core::{DType, Device, Module, Result, Tensor, D};
+use mistralrs_quant::{
+    DistributedKind, IsqType, QuantMethod, QuantMethodConfig, QuantizeOntoGuard, QuantizedSerde,
+};
+
+use crate::attention_hook::AttentionHook;
+
+/// Puts the layers of a loaded model behind this module; quantized ones and stacks of experts stay as they are.
+pub(crate) fn install<'a>(
+    hook: Option<&Arc<dyn AttentionHook>>,
+    layers: impl IntoIterator<Item = &'a mut Arc<dyn QuantMethod>>,
+) -> Result<()> {
+    let Some(hook) = hook else { return Ok(()) };
+    for layer in layers {
+        let Some((weight, _)) = layer.unquant_weight_bias() else {
+            continue;
+        };
+        if weight.rank() != 2 {
+            continue;
+        }
+        let product = match hook.linear(&weight)? {
+            None => Product::Runtime(layer.clone()),
+            Some(module) => Product::Hook {
+                module,
+                bias: bias(&**layer, weight.dim(D::Minus1)?)?,
+                dtype: weight.dtype(),
+                device: weight.device().clone(),
+            },
+        };
+        *layer = Arc::new(HookedLinear { product });
+    }
+    Ok(())
+}
+
+/// What a layer adds to its product, wherever in it that is kept: its answer to zeros.
+fn bias(layer: &dyn QuantMethod, inputs: usize) -> Result<Option<Tensor>> {
+    let (dtype, device) = layer.dtype_and_device();
+    let zeros = Tensor::zeros((1, 1, inputs), dtype, &device)?;
+    let bias = layer.forward(&zeros)?.flatten_all()?;
+    let sum = bias.abs()?.to_dtype(DType::F32)?.sum_all()?;
+    Ok((sum.to_scalar::<f32>()? > 0.0).then_some(bias))
+}
+
+enum Product {
+    Runtime(Arc<dyn QuantMethod>),
+    /// The hook holds the weights; the runtime's own are gone.
+    Hook {
+        module: Box<dyn Module + Send + Sync>,
+        bias: Option<Tensor>,
+        dtype: DType,
+        device: Device,
+    },
+}
+
+struct HookedLinear {
+    product: Product,
+}
+
+impl fmt::Debug for HookedLinear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.product {
+            Product::Runtime(layer) => write!(f, "HookedLinear({layer:?})"),
+            Product::Hook { .. } => write!(f, "HookedLinear(the hook's)"),
+        }
+    }
+}
+
+impl HookedLinear {
+    fn layer(&self) -> Result<&Arc<dyn QuantMethod>> {
+        match &self.product {
+            Product::Runtime(layer) => Ok(layer),
+            Product::Hook { .. } => candle_core::bail!(
+                "attention hook: a linear layer belongs to the hook; load the model without it"
+            ),
+        }
+    }
+}
+
+impl QuantMethod for HookedLinear {
+    fn new(_: QuantMethodConfig) -> Result<Self> {
+        candle_core::bail!("attention hook: its linear layers are made of loaded ones")
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let inputs = x.dim(D::Minus1)?;
+        let rows = x.elem_count() / inputs.max(1);
+        let out = match &self.product {
+            // One sequence, or a shape that only the layer itself knows.
+            Product::Runtime(layer) if x.rank() != 3 || x.dim(0)? == 1 => return layer.forward(x),
+            Product::Runtime(layer) => layer.forward(&x.reshape((1, rows, inputs))?)?,
+            Product::Hook { module, bias, .. } => {
+                let out = module.forward(&x.reshape((rows, inputs))?)?;
+                match bias {
+                    Some(bias) => out.broadcast_add(bias)?,
+                    None => out,
+                }
+            }
+        };
+        let mut shape = x.dims().to_vec();
+        if let Some(last) = shape.last_mut() {
+            *last = out.dim(D::Minus1)?;
+        }
+        out.reshape(shape)
+    }
+
+    fn gather_forward(&self, x: &Tensor, indices: &Tensor) -> Result<Tensor> {
+        self.layer()?.gather_forward(x, indices)
+    }
+
+    fn dequantize_w(&self) -> Result<Tensor> {
+        self.layer()?.dequantize_w()
+    }
+
+    fn quantized_act_type(&self) -> Option<DType> {
+        None
+    }
+
+    fn dtype_and_device(&self) -> (DType, Device) {
+        match &self.product {
+            Product::Runtime(layer) => layer.dtype_and_device(),
+            Product::Hook { dtype, device, .. } => (*dtype, device.clone()),
+        }
+    }
+
+    fn add_delta_w(&self, delta: &Tensor) -> Result<Arc<dyn QuantMethod>> {
+        self.layer()?.add_delta_w(delta)
+    }
+
+    fn apply_isq(
+        self: Arc<Self>,
+        dtype: Option<IsqType>,
+        device: Device,
+        n_quantized: &AtomicUsize,
+        imatrix_weight: Option<Vec<f32>>,
+        guard: QuantizeOntoGuard,
+    ) -> Result<Arc<dyn QuantMethod>> {
+        let layer = self.layer()?.clone();
+        layer.apply_isq(dtype, device, n_quantized, imatrix_weight, guard)
+    }
+
+    fn unquant_weight_bias(&self) -> Option<(Tensor, Option<Tensor>)> {
+        self.layer().ok()?.unquant_weight_bias()
+    }
+
+    fn is_distributed(&self) -> Option<DistributedKind> {
+        self.layer().ok()?.is_distributed()
+    }
+}
+
+impl QuantizedSerde for HookedLinear {
+    fn name(&self) -> &'static str {
+        "hooked-linear"
+    }
+
+    fn isq_serde_supported(&self) -> bool {
+        self.layer().is_ok_and(|layer| layer.isq_serde_supported())
+    }
+
+    fn serialize(&self) -> Result<Cow<'_, [u8]>> {
+        self.layer()?.serialize()
+    }
+
+    fn serialize_with_bias(&self, bias: Option<Tensor>) -> Result<Cow<'_, [u8]>> {
+        self.layer()?.serialize_with_bias(bias)
+    }
+}
