@@ -67,6 +67,8 @@ struct Measured {
     decode: f64,
     kv_bytes: f64,
     peak_bytes: f64,
+    /// What the GPU's memory holds once the last token is there; none on the CPU.
+    held_bytes: Option<f64>,
 }
 
 /// Measures all paths at all lengths in turn, and prints a table of medians and the ratios to the first path.
@@ -135,6 +137,8 @@ fn report(options: &Options, measured: &BTreeMap<(usize, usize), Vec<Measured>>)
         values.sort_by(f64::total_cmp);
         values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
     };
+    // A GPU's peak is the prompt's activations; what stays is the weights and the cache.
+    let on_gpu = measured.values().flatten().any(|m| m.held_bytes.is_some());
     let header = [
         "tokens, path",
         "prompt tok/s",
@@ -144,11 +148,13 @@ fn report(options: &Options, measured: &BTreeMap<(usize, usize), Vec<Measured>>)
         "KV bytes",
         "of first",
         "peak memory",
+        "held after",
     ];
+    let columns = header.len() - usize::from(!on_gpu);
     let lines = measured.keys().map(|&(length, path)| {
         let (ours, first) = ((length, path), (length, 0));
         let ratio = |figure| format!("{:.1}", median(ours, figure) / median(first, figure));
-        vec![
+        let mut line = vec![
             format!("{length} {}", options.paths[path]),
             format!("{:.0}", median(ours, |m| m.prompt)),
             ratio(|m| m.prompt),
@@ -160,9 +166,13 @@ fn report(options: &Options, measured: &BTreeMap<(usize, usize), Vec<Measured>>)
                 100.0 * median(ours, |m| m.kv_bytes) / median(first, |m| m.kv_bytes)
             ),
             table::bytes(median(ours, |m| m.peak_bytes)),
-        ]
+            table::bytes(median(ours, |m| m.held_bytes.unwrap_or(f64::NAN))),
+        ];
+        line.truncate(columns);
+        line
     });
-    table::markdown(&header.map(String::from), &lines.collect::<Vec<_>>())
+    let header: Vec<_> = header[..columns].iter().map(ToString::to_string).collect();
+    table::markdown(&header, &lines.collect::<Vec<_>>())
 }
 
 /// A path by its name; `tokens` is what a paged cache has to hold.
@@ -208,6 +218,7 @@ pub fn one(one: &One) -> Result<()> {
         decode: sum(|a| (a.tokens.len() - 1) as f64) / longest(|a| a.decode_seconds),
         kv_bytes: sum(|a| a.kv_bytes as f64),
         peak_bytes: peak_memory().unwrap_or(f64::NAN),
+        held_bytes: gpu_memory::used(one.device.parse()?),
     };
     println!("{}", serde_json::to_string(&measured)?);
     Ok(())
