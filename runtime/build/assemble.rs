@@ -12,7 +12,14 @@ use std::{
 const REFUSED: &str = "#![deny(clippy::cast_possible_truncation, clippy::cast_precision_loss)]\n";
 
 /// The modules that are ours.
-pub const MODULES: [&str; 2] = ["attention_hook.rs", "hooked_linear.rs"];
+pub const MODULES: [&str; 6] = [
+    "attention_hook.rs",
+    "attention_hook/cache.rs",
+    "attention_hook/load.rs",
+    "attention_hook/pass.rs",
+    "attention_hook/schedule.rs",
+    "hooked_linear.rs",
+];
 
 /// Writes the source to compile into `out`; with `hook`, the patches and modules of `here` are in it.
 pub fn assemble(

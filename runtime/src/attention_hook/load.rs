@@ -1,0 +1,87 @@
+//! A model takes the hook when it loads, whole, or is refused with the reason.
+
+use std::sync::{atomic::Ordering, Arc, PoisonError};
+
+use super::{cache::HookedCache, global, info, pass::HOOKED, AttentionHook};
+use crate::{
+    kv_cache::{EitherCache, KvCache},
+    pipeline::{CacheManagerMixin, MetadataMixin, ModelKind},
+    PagedAttentionConfig,
+};
+
+/// Refuses to load what would silently run without the hook.
+pub(crate) fn refuse(what: &str) -> anyhow::Result<()> {
+    if global().is_some() {
+        anyhow::bail!("an attention hook is set, but {what} cannot be hooked; unset the hook or load the plain model");
+    }
+    Ok(())
+}
+
+/// The hook for a model that begins to load; turns paged attention off, which would bypass it.
+pub(crate) fn for_load(
+    kind: &ModelKind,
+    no_kv_cache: bool,
+    paged: &mut Option<PagedAttentionConfig>,
+) -> anyhow::Result<Option<Arc<dyn AttentionHook>>> {
+    let Some(hook) = global() else {
+        return Ok(None);
+    };
+    if kind.is_adapted_and(|adapter| adapter.is_x_lora()) {
+        refuse("an X-LoRA model")?;
+    }
+    if no_kv_cache {
+        refuse("a model without a KV cache (no_kv_cache)")?;
+    }
+    if mistralrs_quant::distributed::use_nccl() || mistralrs_quant::distributed::use_ring() {
+        refuse("a model spread over several processes (NCCL, ring)")?;
+    }
+    if paged.take().is_some() {
+        tracing::warn!("An attention hook is set: paged attention is off for this model.");
+    }
+    Ok(Some(hook))
+}
+
+/// Puts the hook into every layer of a loaded model, or refuses the model with the reason.
+pub(crate) fn install<P: CacheManagerMixin + MetadataMixin>(
+    hook: Option<&Arc<dyn AttentionHook>>,
+    pipeline: &P,
+) -> anyhow::Result<()> {
+    let Some(hook) = hook else { return Ok(()) };
+    let EitherCache::Normal(cache) = pipeline.cache() else {
+        return refuse("a model with recurrent layers or an old-style cache");
+    };
+    let metadata = pipeline.get_metadata();
+    let Some(config) = metadata.model_metadata.as_ref() else {
+        return refuse("a model that does not tell its attention's shape");
+    };
+    if config.k_head_dim() != config.v_head_dim() {
+        return refuse(
+            "a model whose keys and values differ in size (multi-head latent attention)",
+        );
+    }
+    let caches = &mut cache.lock().unwrap_or_else(PoisonError::into_inner).0;
+    for (layer, cache) in caches.iter().enumerate() {
+        match cache {
+            KvCache::Normal { .. } => {}
+            // A window that covers the whole context never drops anything.
+            KvCache::Rotating { k, .. } if k.max_seq_len >= metadata.max_seq_len => {}
+            KvCache::Rotating { k, .. } => {
+                let window = k.max_seq_len;
+                let context = metadata.max_seq_len;
+                return refuse(&format!(
+                    "layer {layer} (a sliding window of {window} tokens in a context of {context})"
+                ));
+            }
+            KvCache::Shared { .. } | KvCache::Hooked(_) => {
+                return refuse(&format!("layer {layer} (its cache is shared)"))
+            }
+        }
+    }
+    let model = info(&**config, caches.len(), metadata.max_seq_len);
+    hook.check_model(&model)?;
+    HOOKED.store(true, Ordering::Relaxed);
+    for (layer, cache) in caches.iter_mut().enumerate() {
+        *cache = KvCache::Hooked(HookedCache::new(hook.clone(), layer, model));
+    }
+    Ok(())
+}
