@@ -85,6 +85,8 @@ pub struct LoadOptions {
     pub device: Device,
     /// The most sequences that decode together.
     pub max_batch: NonZeroUsize,
+    /// Whether answers go on past the model's end tokens, to the length asked for.
+    pub ignore_end: bool,
 }
 
 impl LoadOptions {
@@ -94,6 +96,7 @@ impl LoadOptions {
             model: model.into(),
             device: Device::Cpu,
             max_batch: NonZeroUsize::MIN.saturating_add(31),
+            ignore_end: false,
         }
     }
 }
@@ -187,8 +190,9 @@ impl Engine {
                 method: DefaultSchedulerMethod::Fixed(options.max_batch),
             },
         };
-        let builder =
-            MistralRsBuilder::new(pipeline, scheduler, false, None).with_no_prefix_cache(true);
+        let builder = MistralRsBuilder::new(pipeline, scheduler, false, None)
+            .with_no_prefix_cache(true)
+            .with_disable_eos_stop(options.ignore_end);
         let mistral = runtime.block_on(builder.build());
         Ok(Self {
             mistral,

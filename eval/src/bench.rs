@@ -201,6 +201,8 @@ fn attention(path: &str, model: &std::path::Path, tokens: usize) -> Result<Atten
 pub fn one(one: &One) -> Result<()> {
     let options = LoadOptions {
         device: one.device.parse()?,
+        max_batch: one.batch,
+        ignore_end: true,
         ..LoadOptions::new(&one.model)
     };
     let batch = one.batch.get();
@@ -213,9 +215,12 @@ pub fn one(one: &One) -> Result<()> {
     let answers = engine.generate(&vec![Request::new(prompt, one.decode); batch])?;
     let sum = |figure: fn(&Generation) -> f64| answers.iter().map(figure).sum::<f64>();
     let longest = |figure: fn(&Generation) -> f64| answers.iter().map(figure).fold(0.0, f64::max);
+    // All were sent at once, and decode together once the last prompt is done.
+    let prompts = longest(|a| a.prompt_seconds);
+    let decoding = longest(|a| a.prompt_seconds + a.decode_seconds) - prompts;
     let measured = Measured {
-        prompt: sum(|a| a.prompt_tokens as f64) / longest(|a| a.prompt_seconds),
-        decode: sum(|a| (a.tokens.len() - 1) as f64) / longest(|a| a.decode_seconds),
+        prompt: sum(|a| a.prompt_tokens as f64) / prompts,
+        decode: sum(|a| (a.tokens.len() - 1) as f64) / decoding,
         kv_bytes: sum(|a| a.kv_bytes as f64),
         peak_bytes: peak_memory().unwrap_or(f64::NAN),
         held_bytes: gpu_memory::used(one.device.parse()?),

@@ -61,18 +61,21 @@ impl AttentionHook for Witness {
 }
 
 fn compare(ours: &[Generation], reference: &[Generation]) {
+    assert_eq!(ours.len(), reference.len());
     for (i, (ours, reference)) in ours.iter().zip(reference).enumerate() {
         assert_eq!(ours.tokens, reference.tokens, "prompt {i}: greedy tokens");
         assert_eq!(ours.text, reference.text);
-        let mut worst = 0f32;
-        for (a, b) in ours
+        let rows = |g: &Generation| g.logits.iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(rows(ours), rows(reference), "prompt {i}: rows of logits");
+        assert_eq!(ours.logits.len(), STEPS, "prompt {i}: steps");
+        let pairs = ours
             .logits
             .iter()
             .flatten()
-            .zip(reference.logits.iter().flatten())
-        {
-            worst = worst.max((a - b).abs());
-        }
+            .zip(reference.logits.iter().flatten());
+        let differences = pairs.map(|(a, b)| (a - b).abs());
+        // Unlike f32::max, the order of all floats does not lose a NaN.
+        let worst = differences.max_by(f32::total_cmp).unwrap();
         assert!(worst <= 1e-3, "prompt {i}: logits differ by {worst}");
         println!(
             "prompt {i}: {} tokens, {} steps, logits within {worst:.1e}",
@@ -84,7 +87,10 @@ fn compare(ours: &[Generation], reference: &[Generation]) {
 
 #[test]
 fn full_is_upstream() {
-    let options = LoadOptions::new(headkv_tests::tiny());
+    let options = LoadOptions {
+        ignore_end: true,
+        ..LoadOptions::new(headkv_tests::tiny())
+    };
     let upstream = Engine::load(options.clone(), Attention::Upstream).unwrap();
     let requests = requests(&upstream);
     // One at a time: upstream's own CPU attention is wrong for batches.
@@ -97,10 +103,6 @@ fn full_is_upstream() {
                 .remove(0)
         })
         .collect();
-    assert!(
-        reference.iter().any(|g| g.tokens.len() == STEPS),
-        "no prompt ran for {STEPS} steps"
-    );
 
     let inner = HeadKv::new(Compression::new("full", 128)).unwrap();
     let witness = Arc::new(Witness {
