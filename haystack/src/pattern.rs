@@ -201,7 +201,11 @@ impl Patterns {
                 Ok(drawn.iter().map(|text| text.to_string()).collect())
             }
             Values::Numbers { from, to } => {
-                let has = (to + 1).saturating_sub(*from) as usize;
+                // One more than the distance, which for all numbers of 64 bits is one too many to count.
+                let has = to
+                    .checked_sub(*from)
+                    .map_or(0, |distance| distance.saturating_add(1));
+                let has = usize::try_from(has).unwrap_or(usize::MAX);
                 if has < count {
                     return Err(too_few(has));
                 }
@@ -295,6 +299,21 @@ mod tests {
             "p.jsonl: variable `a` has 0 values, but 2 are needed"
         );
         assert!(message(r#"{"variables": {}}"#).contains("holds no needles"));
+    }
+
+    #[test]
+    fn numbers_reach_the_largest() {
+        let line = r#"{"needle": "{n.1} {n.2}", "question": "Q", "real_needle": "{n.2}"}"#;
+        let draw = |from: u64| {
+            let values = format!(r#"{{"from": {from}, "to": {}}}"#, u64::MAX);
+            let text = format!("{{\"variables\": {{\"n\": {values}}}}}\n{line}");
+            parse(&text).unwrap().draw(0, 1)
+        };
+        let both = format!("{} {}", u64::MAX - 1, u64::MAX);
+        assert_eq!(draw(u64::MAX - 1).unwrap()[0].needle, both);
+        assert!(draw(0).is_ok());
+        let message = draw(u64::MAX).unwrap_err().to_string();
+        assert!(message.contains("has 1 values, but 2"), "{message}");
     }
 
     #[test]
