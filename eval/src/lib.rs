@@ -10,6 +10,8 @@
 
 #[cfg(feature = "engine")]
 pub mod bench;
+#[cfg(feature = "engine")]
+pub mod cli;
 pub mod datasets;
 pub mod endpoint;
 #[cfg(feature = "engine")]

@@ -1,0 +1,255 @@
+//! The command line: results on stdout, messages on stderr, exit code 0 done, 1 partly failed, 2 wrong input.
+//!
+//! It is part of the library so that a program of one's own, which registers its own methods first, has all of it.
+
+use crate::{
+    bench,
+    grid::{Babilong, Grid, LongBench, Methods, Needle, Ruler},
+    home::home,
+    report,
+    session::{self, Session},
+    store::Results,
+};
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+/// Measures what KV compression costs in quality, and what it saves in memory and time.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Hides a fact in a long context and asks for it
+    ///
+    /// Example: headkv-eval needle --method full,snapkv,headkv --capacity 32 --lengths 2000,8000
+    #[command(verbatim_doc_comment)]
+    Needle(One<Needle>),
+    /// Runs LongBench and LooGLE from the official files
+    ///
+    /// Example: headkv-eval longbench --data longbench --datasets hotpotqa,qasper --limit 20
+    #[command(verbatim_doc_comment)]
+    Longbench(One<LongBench>),
+    /// Runs babilong from the official files
+    ///
+    /// Example: headkv-eval babilong --data babilong --tasks qa1,qa2 --lengths 0k,1k --limit 20
+    #[command(verbatim_doc_comment)]
+    Babilong(One<Babilong>),
+    /// Runs needles with several keys, several values, and variables, as in RULER
+    ///
+    /// Example: headkv-eval ruler --tasks multi-key --lengths 4000 --samples 20
+    #[command(verbatim_doc_comment)]
+    Ruler(One<Ruler>),
+    /// Runs a grid of models, benchmarks and methods from a TOML file
+    ///
+    /// Example: headkv-eval run grid.toml --out results
+    #[command(verbatim_doc_comment)]
+    Run(RunFile),
+    /// Writes report.html, report.md and report.csv for a folder of results
+    ///
+    /// Example: headkv-eval report results
+    #[command(verbatim_doc_comment)]
+    Report {
+        /// The --out folder of a run
+        dir: PathBuf,
+        /// The folder to write to [default: DIR]
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+        /// Benchmarks whose prompts and answers are left out, where their data may not be passed on
+        #[arg(long, value_delimiter = ',', value_name = "NAME")]
+        withhold: Vec<String>,
+    },
+    /// Joins the folders of several runs, such as the shards of one
+    ///
+    /// Example: headkv-eval merge shard1 shard2 --out results
+    #[command(verbatim_doc_comment)]
+    Merge {
+        /// The --out folders
+        #[arg(required = true)]
+        dirs: Vec<PathBuf>,
+        /// The folder to write
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Compares upstream's attention with ours: speed, KV bytes and peak memory
+    ///
+    /// Example: headkv-eval bench --lengths 1000,4000
+    #[command(verbatim_doc_comment)]
+    Bench(bench::Options),
+    /// One measurement of `bench`, in a process of its own
+    #[command(hide = true)]
+    BenchOne(bench::One),
+}
+
+/// One benchmark of one model.
+#[derive(clap::Args)]
+struct One<B: clap::Args> {
+    /// Model folder or .gguf file [default: the embedded models/tiny]
+    #[arg(long, value_name = "DIR|FILE")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    methods: Methods,
+    #[command(flatten)]
+    benchmark: B,
+    #[command(flatten)]
+    session: session::Options,
+    /// Folder for rows.jsonl and the reports; a rerun goes on where the last one ended [default: headkv-out/BENCHMARK]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+impl<B: clap::Args> One<B> {
+    fn run(self, name: &str, set: impl FnOnce(&mut Grid, B)) -> Result<bool> {
+        let model = self.model.unwrap_or_else(|| home().join("models/tiny"));
+        let mut grid = Grid::one(model, self.methods);
+        set(&mut grid, self.benchmark);
+        let out = self
+            .out
+            .unwrap_or_else(|| Path::new("headkv-out").join(name));
+        run(&grid, &self.session, &out)
+    }
+}
+
+/// A grid file.
+#[derive(clap::Args)]
+struct RunFile {
+    /// The TOML file
+    file: PathBuf,
+    #[command(flatten)]
+    session: session::Options,
+    /// Folder for rows.jsonl and the reports; a rerun goes on where the last one ended
+    #[arg(long, value_name = "DIR", default_value = "headkv-out/run")]
+    out: PathBuf,
+}
+
+/// Runs the command that this process's arguments name; a wrong one ends the process with clap's message.
+pub fn main() -> ExitCode {
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    run_with(std::env::args_os())
+}
+
+/// Runs the command that `args` name, the program's own name first.
+pub fn run_with(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+    match command(Cli::parse_from(args).command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs a command; false if it was partly done.
+fn command(command: Command) -> Result<bool> {
+    match command {
+        Command::Needle(one) => one.run("needle", |grid, needle| grid.needle = Some(needle)),
+        Command::Longbench(one) => one.run("longbench", |grid, longbench| {
+            grid.longbench = Some(longbench)
+        }),
+        Command::Babilong(one) => {
+            one.run("babilong", |grid, babilong| grid.babilong = Some(babilong))
+        }
+        Command::Ruler(one) => one.run("ruler", |grid, ruler| grid.ruler = Some(ruler)),
+        Command::Run(RunFile { file, session, out }) => run(&Grid::read(&file)?, &session, &out),
+        Command::Report { dir, to, withhold } => {
+            let mut results = Results::read(&dir)?;
+            results.withhold(&withhold);
+            let page = session::write_reports(&results, to.as_ref().unwrap_or(&dir))?;
+            print!("{}", report::markdown(&report::tables(&results.rows)));
+            eprintln!("report: {}", page.display());
+            Ok(true)
+        }
+        Command::Merge { dirs, out } => {
+            let mut results = Results::default();
+            for dir in &dirs {
+                let more = Results::read(dir)?;
+                results.merge(more);
+            }
+            results.write(&out)?;
+            eprintln!("{} rows in {}", results.rows.len(), out.display());
+            Ok(true)
+        }
+        Command::Bench(options) => bench::run(&options).map(|()| true),
+        Command::BenchOne(one) => bench::one(&one).map(|()| true),
+    }
+}
+
+/// Runs a grid and shows what came out; false if prompts failed or it was interrupted.
+fn run(grid: &Grid, options: &session::Options, out: &Path) -> Result<bool> {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    // A second Ctrl-C ends at once.
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this answer; press Ctrl-C again to stop at once");
+    })?;
+    let command = std::env::args()
+        .skip(1)
+        .map(quoted)
+        .fold("headkv-eval".to_string(), |line, word| line + " " + &word);
+    let outcome = Session {
+        grid,
+        options,
+        out,
+        command: &command,
+        stop: &STOP,
+    }
+    .run()?;
+    let results = Results::read(out)?;
+    let page = session::write_reports(&results, out)?;
+    let rows = outcome.rows(results.rows);
+    print!("{}", report::markdown(&report::tables(&rows)));
+    let summary = &outcome.summary;
+    let kept = if summary.skipped > 0 {
+        format!(", {} were there", summary.skipped)
+    } else {
+        String::new()
+    };
+    let failed = if summary.failed > 0 {
+        format!(", {} failed", summary.failed)
+    } else {
+        String::new()
+    };
+    eprintln!(
+        "{} prompts answered{kept}{failed} in {:.1} s",
+        summary.done, outcome.seconds
+    );
+    if options.endpoint.is_none() && summary.done > 0 {
+        let outside = 100.0 * (1.0 - summary.model_seconds / outcome.seconds);
+        eprintln!("{outside:.1} % of that time was spent outside the model");
+    }
+    for why in &summary.reasons {
+        eprintln!("failed: {why}");
+    }
+    if summary.stopped {
+        eprintln!("interrupted; the same command goes on from here");
+    }
+    eprintln!("report: {}", page.display());
+    Ok(outcome.complete())
+}
+
+/// A word as a shell would have to be given it.
+fn quoted(word: String) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./,:=@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
