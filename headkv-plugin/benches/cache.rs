@@ -53,7 +53,7 @@ fn select(c: &mut Criterion) {
                         Ok::<_, Infallible>(selection::rank(window.clone(), MODEL.group(), &config))
                     };
                     let budget = compressor.budget(0, 4096);
-                    let Ok(kept) = selection::select(&budget, MODEL.kv_heads, candidates, rank);
+                    let Ok(kept) = compressor.select(&budget, 4096, rank);
                     black_box(kept)
                 });
             },

@@ -28,9 +28,10 @@ pub struct Compression {
     pub beta: f64,
     /// HeadKV: exponent on the heads' shares; below 1 flattens, above 1 sharpens.
     pub temp: f64,
-    /// HeadKV: which score file is the default.
+    /// HeadKV: the kind of the file that [`Compression::default_scores`] names.
     pub head_choice: HeadChoice,
-    /// HeadKV: the score file; none means `head_scores/{model}_{kind}.json`.
+    /// HeadKV: the score file, which must be named. Programs that know the model's path fill in
+    /// [`Compression::default_scores`] where the user names none; `headkv-eval` does.
     pub scores: Option<PathBuf>,
     /// AdaKV: the part of the even capacity that every head is sure of.
     pub floor: f64,
@@ -42,7 +43,8 @@ pub struct Compression {
     pub granularity: Granularity,
     /// How scores of the query heads that share a KV head become one.
     pub reduce: Reduce,
-    /// HeadKV: hand capacity that exceeds the prompt to other heads, so that the budget is spent exactly.
+    /// Spend the budget exactly: what rounding leaves and what a prompt cannot fill goes to other heads, in proportion to
+    /// their shares. Off, heads keep what the original's rounding gives, which may miss the budget.
     pub redistribute: bool,
 }
 

@@ -34,7 +34,10 @@ pub enum Error {
         known: String,
     },
     /// A method that ranks heads got no scores.
-    #[error("method `{0}` needs head scores; name a score file, or make one with head-scoring")]
+    #[error(
+        "method `{0}` needs head scores; set `scores` to the model's file (on the command line --scores), such as \
+         head_scores/tiny_retrieval.json, or make one with head-scoring"
+    )]
     NoScores(String),
     /// The scores belong to another model.
     #[error(

@@ -20,7 +20,7 @@ impl HeadScores {
     /// Wraps scores that are already means, `layers x heads`, layer by layer.
     ///
     /// # Errors
-    /// [`Error::Config`] if the count is wrong, a score is negative or not finite, or all are zero.
+    /// [`Error::Config`] if the count is wrong, a score is negative or not finite, all are zero, or their sum overflows.
     pub fn new(layers: usize, heads: usize, values: Vec<f64>) -> Result<Self, Error> {
         if values.len() != layers * heads || values.is_empty() {
             return Err(Error::Config(format!(
@@ -36,9 +36,15 @@ impl HeadScores {
                 values[at]
             )));
         }
-        if values.iter().all(|&s| s == 0.0) {
+        let total: f64 = values.iter().sum();
+        if total == 0.0 {
             return Err(Error::Config(
                 "all head scores are zero; nothing can be ranked".into(),
+            ));
+        }
+        if total.is_infinite() {
+            return Err(Error::Config(
+                "the sum of the head scores is too large for a number; scale them down".into(),
             ));
         }
         Ok(Self {
@@ -121,10 +127,15 @@ impl HeadScores {
         }
     }
 
-    /// Shares of the budget that sum to 1: `s^t / sum s^t` over the normalized scores `s`.
+    /// Shares of the budget that sum to 1: `s^t / sum s^t`.
     pub fn shares(&self, temp: f64) -> Vec<f64> {
-        let total: f64 = self.values.iter().sum();
-        let powers: Vec<f64> = self.values.iter().map(|s| (s / total).powf(temp)).collect();
+        // Relative to the largest, whose power is 1: no exponent can make all of them vanish.
+        let largest = self.values.iter().copied().fold(0.0, f64::max);
+        let powers: Vec<f64> = self
+            .values
+            .iter()
+            .map(|s| (s / largest).powf(temp))
+            .collect();
         let total: f64 = powers.iter().sum();
         powers.into_iter().map(|p| p / total).collect()
     }
@@ -145,6 +156,7 @@ fn mean(name: &str, list: &Value) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn reads_means_in_layer_head_order() {
@@ -184,7 +196,40 @@ mod tests {
             let message = HeadScores::parse(text).unwrap_err();
             assert!(message.contains(expected), "{text}: {message}");
         }
-        assert!(HeadScores::new(1, 2, vec![1.0, f64::INFINITY]).is_err());
-        assert!(HeadScores::new(1, 2, vec![1.0, f64::NAN]).is_err());
+        // Finite numbers whose mean or sum is not.
+        let message = HeadScores::parse(r#"{"0-0": [1], "0-1": [1e308, 1e308]}"#).unwrap_err();
+        assert!(
+            message.contains("the score of head 0-1 is inf"),
+            "{message}"
+        );
+        let message = HeadScores::new(1, 2, vec![1e308; 2])
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("scale them down"), "{message}");
+    }
+
+    #[test]
+    fn no_exponent_makes_shares_that_are_not_numbers() {
+        let scores = HeadScores::new(1, 3, vec![1e-300, 0.5e-300, 0.0]).unwrap();
+        for temp in [1e-300, 1.0, 1e4, f64::MAX] {
+            let shares = scores.shares(temp);
+            assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-12, "{temp}");
+            assert!(shares[0] >= shares[1] && shares[1] >= shares[2]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn scores_that_are_not_numbers_are_refused_with_their_head(
+            mut values in prop::collection::vec(0.01..9.0f64, 12),
+            at in 0..12usize,
+            bad in prop::sample::select(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0]),
+        ) {
+            prop_assert!(HeadScores::new(3, 4, values.clone()).is_ok());
+            values[at] = bad;
+            let message = HeadScores::new(3, 4, values).unwrap_err().to_string();
+            let head = format!("the score of head {}-{} is {bad}", at / 4, at % 4);
+            prop_assert!(message.starts_with(&head), "{message}");
+        }
     }
 }

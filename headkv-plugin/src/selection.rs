@@ -2,7 +2,7 @@
 
 use crate::{
     config::{Compression, Pooling, Reduce},
-    methods::Budget,
+    methods::{Budget, apportion},
 };
 
 /// Scores of a layer's candidates, one row per stored head.
@@ -14,9 +14,15 @@ pub struct Scores {
 }
 
 impl Scores {
-    /// Wraps `heads x candidates` values, head by head.
-    pub fn new(candidates: usize, values: Vec<f32>) -> Self {
+    /// Wraps `heads x candidates` amounts of attention, head by head.
+    ///
+    /// One that is not a finite number (a model's overflow) counts as none: it is never preferred to a real one, and
+    /// pooling cannot spread it.
+    pub fn new(candidates: usize, mut values: Vec<f32>) -> Self {
         debug_assert!(candidates > 0 && values.len().is_multiple_of(candidates));
+        for value in values.iter_mut().filter(|value| !value.is_finite()) {
+            *value = 0.0;
+        }
         Self { candidates, values }
     }
 
@@ -33,11 +39,6 @@ impl Scores {
     /// One head's scores by position.
     pub fn row(&self, head: usize) -> &[f32] {
         &self.values[head * self.candidates..][..self.candidates]
-    }
-
-    /// One head's scores by position, to be re-ranked.
-    pub fn row_mut(&mut self, head: usize) -> &mut [f32] {
-        &mut self.values[head * self.candidates..][..self.candidates]
     }
 
     /// One row per `group` of rows: their mean or maximum by position.
@@ -109,10 +110,10 @@ pub fn rank(window_scores: Scores, group: usize, config: &Compression) -> Scores
         .pooled(config.kernel, config.pooling)
 }
 
-/// The candidates that each of `heads` stored heads keeps, in ascending order.
+/// The candidates that each of `heads` stored heads keeps, in ascending order, the window not among them.
 ///
 /// `scores` is asked for only if the budget ranks.
-pub fn select<E>(
+pub(crate) fn select<E>(
     budget: &Budget,
     heads: usize,
     candidates: usize,
@@ -129,9 +130,9 @@ pub fn select<E>(
             let scores = scores()?;
             (0..heads).map(|h| best(scores.row(h), kept[h])).collect()
         }
-        Budget::Shared { mean, floor } => {
+        Budget::Shared { mean, floor, exact } => {
             let scores = scores()?;
-            let kept = share(&scores, *mean, *floor);
+            let kept = share(&scores, *mean, *floor, *exact);
             (0..heads).map(|h| best(scores.row(h), kept[h])).collect()
         }
     })
@@ -169,30 +170,51 @@ fn rank_key(score: f32, at: usize) -> u64 {
 
 /// Ada-KV's split of a layer's budget: heads keep as many tokens as they have among the layer's best, weighted by how
 /// concentrated their attention is, mixed with an even floor.
-fn share(scores: &Scores, mean: usize, floor: f64) -> Vec<usize> {
+fn share(scores: &Scores, mean: usize, floor: f64, exact: bool) -> Vec<usize> {
     let (heads, candidates) = (scores.heads(), scores.candidates());
     if mean >= candidates {
         return vec![candidates; heads];
     }
+    let concentration: Vec<f32> = (0..heads)
+        .map(|h| concentration(scores.row(h), mean))
+        .collect();
     let mut keys = Vec::with_capacity(heads * candidates);
-    for h in 0..heads {
-        let row = scores.row(h);
-        let kept: f32 = best(row, mean).iter().map(|&at| row[at as usize]).sum();
-        let concentration = kept / row.iter().sum::<f32>();
-        keys.extend(
-            row.iter()
-                .enumerate()
-                .map(|(at, s)| rank_key(s * concentration, h * candidates + at)),
-        );
+    for (h, weight) in concentration.iter().enumerate() {
+        let row = scores.row(h).iter().enumerate();
+        keys.extend(row.map(|(at, s)| rank_key(s * weight, h * candidates + at)));
     }
     keys.select_nth_unstable(heads * mean - 1);
     let mut won = vec![0usize; heads];
     for key in &keys[..heads * mean] {
         won[*key as u32 as usize / candidates] += 1;
     }
+
     let sure = (mean as f64 * floor) as usize;
-    let mix = |won: usize| {
-        ((won as f64 * (1.0 - floor) + sure as f64).round_ties_even() as usize).min(candidates)
-    };
-    won.into_iter().map(mix).collect()
+    if !exact {
+        let mix = |won: usize| (won as f64 * (1.0 - floor) + sure as f64).round_ties_even();
+        let kept = won.into_iter().map(|won| mix(won) as usize);
+        return kept.map(|kept| kept.min(candidates)).collect();
+    }
+    // Of heads that won the same number, the more concentrated one comes first.
+    let mut order: Vec<usize> = (0..heads).collect();
+    order.sort_by(|&a, &b| concentration[b].total_cmp(&concentration[a]));
+    let claims: Vec<f64> = order.iter().map(|&h| won[h] as f64).collect();
+    let shared = apportion(&claims, heads * (mean - sure), candidates - sure);
+    let mut kept = vec![sure; heads];
+    for (h, tokens) in order.into_iter().zip(shared) {
+        kept[h] += tokens;
+    }
+    kept
 }
+
+/// The part of a head's attention that its `count` best positions hold; none where there is no attention.
+fn concentration(row: &[f32], count: usize) -> f32 {
+    let best = best(row, count);
+    let held: f64 = best.iter().map(|&at| f64::from(row[at as usize])).sum();
+    let all: f64 = row.iter().copied().map(f64::from).sum();
+    let part = (held / all) as f32;
+    if part.is_finite() { part } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests;

@@ -62,21 +62,6 @@ fn attend<T: Element>(
         .iter()
         .map(|unit| unit.q.len() * unit.tokens(head_dim))
         .sum();
-    if work < PARALLEL {
-        let mut scratch = Scratch::default();
-        for unit in units {
-            let tokens = 0..unit.tokens(head_dim);
-            arch.dispatch(Piece {
-                unit,
-                tokens,
-                head_dim,
-                scale,
-                scratch: &mut scratch,
-            });
-            T::narrow_all(scratch.state.finish(), unit.out);
-        }
-        return;
-    }
     let pieces: Vec<(usize, Range<usize>)> = units
         .iter()
         .map(|unit| unit.tokens(head_dim))
@@ -97,11 +82,18 @@ fn attend<T: Element>(
         });
         scratch.state.clone()
     };
-    let parts: Vec<State> = pieces
-        .par_iter()
-        .with_max_len(1)
-        .map_init(Scratch::default, attend)
-        .collect();
+    // One core takes the same pieces as many do: what one sequence gets does not depend on which others decode with it.
+    let parts: Vec<State> = if work < PARALLEL {
+        let mut scratch = Scratch::default();
+        let attend = |piece| attend(&mut scratch, piece);
+        pieces.iter().map(attend).collect()
+    } else {
+        pieces
+            .par_iter()
+            .with_max_len(1)
+            .map_init(Scratch::default, attend)
+            .collect()
+    };
 
     let mut parts = pieces.iter().zip(parts).peekable();
     for (i, unit) in units.iter_mut().enumerate() {
@@ -286,6 +278,27 @@ mod tests {
                 close(out, &exact, 2e-6);
             }
         }
+    }
+
+    #[test]
+    fn what_else_decodes_changes_no_bit() {
+        let (rows, d) = (2, 32);
+        // Alone it is work for one core, with the other for several.
+        let inputs = [1000, 6000].map(|tokens| [rows, tokens, tokens].map(|n| random(n * d, 1)));
+        let outputs = |count: usize| {
+            let mut outs = vec![vec![7.0f32; rows * d]; count];
+            let mut units: Vec<DecodeUnit<'_, f32>> = (inputs.iter())
+                .zip(&mut outs)
+                .map(|([q, keys, values], out)| DecodeUnit {
+                    q,
+                    segments: vec![Segment { keys, values }],
+                    out,
+                })
+                .collect();
+            decode_attention(&mut units, d, SCALE, None);
+            outs.swap_remove(0)
+        };
+        assert_eq!(outputs(1), outputs(2));
     }
 
     #[test]

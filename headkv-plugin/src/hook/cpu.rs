@@ -7,7 +7,7 @@ use crate::{
         window_scores,
     },
     cache::{KvShape, RaggedCache},
-    methods::Compressor,
+    methods::{Budget, Compressor},
     selection::{self, Scores},
 };
 use candle_core::{CpuStorage, Result, Storage, Tensor, WithDType};
@@ -191,12 +191,10 @@ fn compress<T: Stored>(
         head_dim: model.head_dim,
     };
     let budget = compressor.budget(cx.layer, tokens);
-    if budget == crate::methods::Budget::All {
+    if budget == Budget::All {
         return RaggedCache::keep_all(k, v, shape);
     }
-    let candidates = tokens - config.window;
-    let stored = model.stored_heads(config.granularity);
-    let scores = || {
+    let ranking = || {
         let shape = WindowShape {
             heads: model.heads,
             kv_heads: model.kv_heads,
@@ -206,12 +204,10 @@ fn compress<T: Stored>(
             scale: cx.softmax_scale,
             softcap: cx.softcap,
         };
-        let window = Scores::new(candidates, window_scores(q, k, &shape));
-        Ok::<_, Infallible>(selection::rank(window, model.heads / stored, config))
+        let window = Scores::new(tokens - config.window, window_scores(q, k, &shape));
+        let group = model.heads / model.stored_heads(config.granularity);
+        Ok::<_, Infallible>(selection::rank(window, group, config))
     };
-    let Ok(mut kept) = selection::select(&budget, stored, candidates, scores);
-    for positions in &mut kept {
-        positions.extend(candidates as u32..tokens as u32);
-    }
+    let Ok(kept) = compressor.select(&budget, tokens, ranking);
     RaggedCache::compress(k, v, shape, &kept)
 }

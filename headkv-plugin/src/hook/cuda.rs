@@ -6,7 +6,6 @@ use super::{Cache, LayerState};
 use crate::{
     cuda::{DeviceScores, RaggedCache, Ranking, decode_attention, prompt_attention, rank},
     methods::{Budget, Compressor},
-    selection,
 };
 use candle_core::{Result, Tensor};
 use mistralrs_core::attention_hook::{AttendCx, SeqState};
@@ -72,14 +71,12 @@ fn compress(
     if budget == Budget::All {
         return RaggedCache::keep_all(k, v);
     }
-    let candidates = tokens - config.window;
-    let stored = model.stored_heads(config.granularity);
     let scores = || -> Result<DeviceScores> {
         let ranking = Ranking {
             window: config.window,
             kernel: config.kernel,
             pooling: config.pooling,
-            stored_heads: stored,
+            stored_heads: model.stored_heads(config.granularity),
             reduce: config.reduce,
             scale: cx.softmax_scale,
             softcap: cx.softcap,
@@ -89,10 +86,6 @@ fn compress(
     if let Budget::PerHead(counts) = &budget {
         return RaggedCache::keep_best(k, v, &scores()?, counts);
     }
-    let on_host = || scores()?.to_host();
-    let mut kept = selection::select(&budget, stored, candidates, on_host)?;
-    for positions in &mut kept {
-        positions.extend(candidates as u32..tokens as u32);
-    }
+    let kept = compressor.select(&budget, tokens, || scores()?.to_host())?;
     RaggedCache::keep_at(k, v, &kept)
 }

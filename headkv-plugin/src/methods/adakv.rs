@@ -6,6 +6,7 @@ use crate::Error;
 struct AdaKv {
     mean: usize,
     floor: f64,
+    exact: bool,
 }
 
 impl Method for AdaKv {
@@ -13,6 +14,7 @@ impl Method for AdaKv {
         Budget::Shared {
             mean: self.mean,
             floor: self.floor,
+            exact: self.exact,
         }
     }
 }
@@ -21,5 +23,6 @@ pub fn build(b: &Build) -> Result<Box<dyn Method>, Error> {
     Ok(Box::new(AdaKv {
         mean: b.config.capacity - b.config.window,
         floor: b.config.floor,
+        exact: b.config.redistribute,
     }))
 }

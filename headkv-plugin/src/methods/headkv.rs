@@ -20,7 +20,7 @@ struct HeadKv {
 impl HeadKv {
     fn new(config: &Compression, scores: &HeadScores) -> Self {
         let mean = config.capacity - config.window;
-        let shared = (mean as f64).div_euclid(config.beta) as usize;
+        let shared = floor_div(mean as f64, config.beta) as usize;
         Self {
             floor: mean - shared,
             pool: shared * scores.layers() * scores.heads(),
@@ -45,6 +45,17 @@ impl HeadKv {
             .into_iter()
             .map(|tokens| tokens + self.floor)
             .collect()
+    }
+}
+
+/// `a // b` of floats as Python computes it: the quotient's floor before rounding, where `(a / b).floor()` may be one more.
+fn floor_div(a: f64, b: f64) -> f64 {
+    let quotient = (a - a % b) / b;
+    let floor = quotient.floor();
+    if quotient - floor > 0.5 {
+        floor + 1.0
+    } else {
+        floor
     }
 }
 
@@ -75,4 +86,52 @@ pub fn build(b: &Build) -> Result<Box<dyn Method>, Error> {
     let stored = b.model.stored_heads(b.config.granularity);
     let scores = scores.grouped(b.model.heads / stored, b.config.reduce);
     Ok(Box::new(HeadKv::new(b.config, &scores)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// `a // b` as CPython prints it: where the rounded quotient is a whole number above the exact one, and the budgets
+    /// and betas of the paper.
+    #[rustfmt::skip]
+    const PYTHON: &[(u32, f64, u32)] = &[
+        (101, 1.01, 99), (202, 1.01, 199), (303, 1.01, 299), (404, 1.01, 399), (11, 1.1, 9), (22, 1.1, 19),
+        (44, 1.1, 39), (77, 1.1, 69), (808, 1.01, 799), (88, 1.1, 79), (8, 1.005, 7), (24, 1.005, 23),
+        (56, 1.005, 55), (120, 1.005, 119), (248, 1.005, 246), (1016, 1.005, 1010), (8, 1.01, 7), (24, 1.01, 23),
+        (56, 1.01, 55), (120, 1.01, 118), (248, 1.01, 245), (1016, 1.01, 1005), (8, 1.1, 7), (24, 1.1, 21),
+        (56, 1.1, 50), (120, 1.1, 109), (248, 1.1, 225), (1016, 1.1, 923), (8, 1.2, 6), (24, 1.2, 20),
+        (56, 1.2, 46), (120, 1.2, 100), (248, 1.2, 206), (1016, 1.2, 846), (8, 1.5, 5), (24, 1.5, 16),
+        (56, 1.5, 37), (120, 1.5, 80), (248, 1.5, 165), (1016, 1.5, 677), (8, 2.0, 4), (24, 2.0, 12),
+        (56, 2.0, 28), (120, 2.0, 60), (248, 2.0, 124), (1016, 2.0, 508), (8, 5.0, 1), (24, 5.0, 4),
+        (56, 5.0, 11), (120, 5.0, 24), (248, 5.0, 49), (1016, 5.0, 203), (8, 10.0, 0), (24, 10.0, 2),
+        (56, 10.0, 5), (120, 10.0, 12), (248, 10.0, 24), (1016, 10.0, 101),
+    ];
+
+    #[test]
+    fn budgets_divide_as_in_python() {
+        for &(a, b, quotient) in PYTHON {
+            assert_eq!(floor_div(a.into(), b) as u32, quotient, "{a} // {b}");
+        }
+        let config = Compression {
+            beta: 1.1,
+            ..Compression::new("headkv", 96)
+        };
+        let scores = HeadScores::new(2, 3, vec![1.0; 6]).unwrap();
+        let headkv = HeadKv::new(&config, &scores);
+        assert_eq!((headkv.floor, headkv.pool), (9, 79 * 6));
+    }
+
+    proptest! {
+        #[test]
+        fn a_quotient_is_the_floor_of_the_exact_one(a in 0..100_000u32, hundredths in 100..2000u32) {
+            let b = f64::from(hundredths) / 100.0;
+            // b is mantissa / 2^(52 - exponent), exactly.
+            let exponent = (b.to_bits() >> 52) - 1023;
+            let mantissa = u128::from(b.to_bits() & ((1 << 52) - 1) | 1 << 52);
+            let exact = (u128::from(a) << (52 - exponent)) / mantissa;
+            prop_assert_eq!(floor_div(a.into(), b) as u128, exact);
+        }
+    }
 }

@@ -5,6 +5,7 @@
 
 mod adakv;
 mod apportion;
+mod compressor;
 mod full;
 mod headkv;
 mod pyramidkv;
@@ -12,9 +13,10 @@ mod snapkv;
 mod streaming;
 
 use crate::{Compression, Error, HeadScores, config::Granularity};
-use std::sync::{Arc, RwLock};
+use std::sync::RwLock;
 
 pub use apportion::apportion;
+pub use compressor::Compressor;
 pub use headkv::head_capacities;
 
 /// The attention shape of a model, the same in every layer.
@@ -66,7 +68,7 @@ pub enum Budget {
         /// Tokens kept at the end.
         last: usize,
     },
-    /// The best-ranked ones of each stored head.
+    /// The best-ranked ones, so many for each stored head of the layer.
     PerHead(Vec<usize>),
     /// The best-ranked ones over all heads of the layer (Ada-KV, arXiv 2407.11550, algorithm 1).
     Shared {
@@ -74,6 +76,8 @@ pub enum Budget {
         mean: usize,
         /// The part of `mean` that every head is sure of, 0 to 1.
         floor: f64,
+        /// Whether the heads keep `mean` on average exactly; otherwise each is rounded alone, as in the original.
+        exact: bool,
     },
 }
 
@@ -201,69 +205,4 @@ pub fn find(name: &str) -> Result<Entry, Error> {
                 .collect::<Vec<_>>()
                 .join(", "),
         })
-}
-
-/// A method ready for one model: the configuration, and its rule with everything precomputed.
-#[derive(Clone)]
-pub struct Compressor {
-    /// The configuration.
-    pub config: Compression,
-    /// The model.
-    pub model: ModelShape,
-    /// The rule.
-    pub method: Arc<dyn Method>,
-}
-
-impl Compressor {
-    /// Checks the configuration against the model and builds the method.
-    ///
-    /// # Errors
-    /// A contradictory configuration, an unknown method, or scores that are missing or of another shape.
-    pub fn new(
-        config: &Compression,
-        model: ModelShape,
-        scores: Option<&HeadScores>,
-    ) -> Result<Self, Error> {
-        config.check()?;
-        let entry = find(&config.method)?;
-        let scores = scores.filter(|_| entry.needs_scores);
-        if entry.needs_scores && scores.is_none() {
-            return Err(Error::NoScores(entry.name));
-        }
-        if let Some(s) = scores
-            && (s.layers(), s.heads()) != (model.layers, model.heads)
-        {
-            return Err(Error::ScoreShape {
-                scored_layers: s.layers(),
-                scored_heads: s.heads(),
-                layers: model.layers,
-                heads: model.heads,
-            });
-        }
-        let method = (entry.factory)(&Build {
-            config,
-            model,
-            scores,
-        })?;
-        let config = Compression {
-            method: entry.name,
-            ..config.clone()
-        };
-        Ok(Self {
-            config,
-            model,
-            method: method.into(),
-        })
-    }
-
-    /// The budget of one layer for a prompt of that many tokens; a prompt within the capacity is kept whole.
-    pub fn budget(&self, layer: usize, prompt: usize) -> Budget {
-        if prompt <= self.config.capacity {
-            return Budget::All;
-        }
-        self.method.budget(&LayerContext {
-            layer,
-            candidates: prompt - self.config.window,
-        })
-    }
 }
