@@ -1,4 +1,5 @@
-//! What holds for every method: budgets are spent exactly, the window stays, and more capacity keeps more.
+//! What holds for every method: budgets are spent exactly, the window stays, more capacity keeps more, and a head keeps
+//! the same whatever its number.
 
 use headkv_plugin::{
     Compression, HeadScores,
@@ -7,124 +8,143 @@ use headkv_plugin::{
     selection::{self, Scores},
 };
 use proptest::prelude::*;
+use rand::{Rng, SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
 use std::convert::Infallible;
 
 const MODEL: ModelShape = ModelShape {
     layers: 3,
-    heads: 4,
-    kv_heads: 2,
+    heads: 6,
+    kv_heads: 3,
     head_dim: 8,
 };
 
 /// Scores that hardly tie, from a seed.
 fn values(count: usize, seed: u64) -> Vec<f32> {
-    use rand::{Rng, SeedableRng};
-    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
     (0..count)
         .map(|_| rng.random_range(0.0f32..1.0).powi(4))
         .collect()
 }
 
 fn head_scores(seed: u64) -> HeadScores {
-    let values = values(12, seed).into_iter().map(f64::from).collect();
-    HeadScores::new(3, 4, values).unwrap()
+    let values = values(MODEL.layers * MODEL.heads, seed).into_iter();
+    HeadScores::new(MODEL.layers, MODEL.heads, values.map(f64::from).collect()).unwrap()
 }
 
-fn config(method: &str, capacity: usize, granularity: Granularity) -> Compression {
+/// The window's scores of every layer, `heads x candidates` each.
+fn windows(prompt: usize, seed: u64) -> Vec<Scores> {
+    let candidates = prompt - 8;
+    let layer = |layer| values(MODEL.heads * candidates, 1000 * seed + layer);
+    (0..MODEL.layers as u64)
+        .map(|l| Scores::new(candidates, layer(l)))
+        .collect()
+}
+
+fn granularity(per_query_head: bool) -> Granularity {
+    if per_query_head {
+        Granularity::QueryHead
+    } else {
+        Granularity::KvHead
+    }
+}
+
+fn config(method: &str, capacity: usize, per_query_head: bool) -> Compression {
     Compression {
-        granularity,
+        granularity: granularity(per_query_head),
         sinks: 1,
         ..Compression::new(method, capacity)
     }
 }
 
-/// Kept positions of all layers, `layers x stored heads`.
+/// Kept positions of all layers, `layers x stored heads`, as the hook asks for them.
 fn kept(
     config: &Compression,
     prompt: usize,
     scores: &HeadScores,
-    window: &[Scores],
+    windows: &[Scores],
 ) -> Vec<Vec<u32>> {
     let compressor = Compressor::new(config, MODEL, Some(scores)).unwrap();
-    let (candidates, stored) = (
-        prompt - config.window,
-        MODEL.stored_heads(config.granularity),
-    );
-    let mut all = Vec::new();
-    for (layer, window) in window.iter().enumerate() {
-        let rank = || {
-            Ok::<_, Infallible>(selection::rank(
-                window.clone(),
-                MODEL.heads / stored,
-                config,
-            ))
-        };
-        let Ok(mut layer) =
-            selection::select(&compressor.budget(layer, prompt), stored, candidates, rank);
-        layer
-            .iter_mut()
-            .for_each(|head| head.extend(candidates as u32..prompt as u32));
-        all.extend(layer);
-    }
-    all
-}
-
-fn windows(prompt: usize, seed: u64) -> Vec<Scores> {
-    (0..3)
-        .map(|layer| Scores::new(prompt - 8, values(4 * (prompt - 8), seed + layer)))
-        .collect()
+    let group = MODEL.heads / MODEL.stored_heads(config.granularity);
+    let layer = |(layer, window): (usize, &Scores)| {
+        let ranking = || Ok::<_, Infallible>(selection::rank(window.clone(), group, config));
+        let Ok(kept) = compressor.select(&compressor.budget(layer, prompt), prompt, ranking);
+        kept
+    };
+    windows.iter().enumerate().flat_map(layer).collect()
 }
 
 proptest! {
     #[test]
-    fn every_method_keeps_valid_positions_and_the_window(
+    fn every_method_keeps_valid_positions_the_window_and_its_budget(
         method in prop::sample::select(vec!["full", "streaming", "snapkv", "pyramidkv", "adakv", "headkv"]),
         capacity in 10..120usize,
         prompt in 9..300usize,
+        beta in 1.0..5.0f64,
         seed in 0..1000u64,
         per_query_head: bool,
     ) {
-        let granularity = if per_query_head { Granularity::QueryHead } else { Granularity::KvHead };
-        let config = config(method, capacity, granularity);
+        let config = Compression { beta, ..config(method, capacity, per_query_head) };
         let (scores, windows) = (head_scores(seed), windows(prompt, seed));
         let sets = kept(&config, prompt, &scores, &windows);
+        prop_assert_eq!(sets.len(), MODEL.layers * MODEL.stored_heads(config.granularity));
         for set in &sets {
             prop_assert!(set.is_sorted_by(|a, b| a < b), "in order and unique");
             prop_assert!(set.iter().all(|&at| (at as usize) < prompt));
             prop_assert!((prompt - 8..prompt).all(|at| set.contains(&(at as u32))), "the window");
         }
-        let total: usize = sets.iter().map(Vec::len).sum();
-        let budget = sets.len() * capacity.min(prompt);
-        match method {
-            "full" => prop_assert_eq!(total, sets.len() * prompt),
-            "headkv" | "snapkv" | "streaming" => prop_assert_eq!(total, budget),
-            // Their own roundings, as in the original.
-            "adakv" => prop_assert!(total.abs_diff(budget) <= 3 * sets.len()),
-            _ => prop_assert!(total <= budget + 3 * sets.len() * capacity / 10 + sets.len() * 3),
-        }
-        if method != "pyramidkv" {
-            let more = Compression { capacity: capacity + 1, ..config };
-            for (less, more) in sets.iter().zip(kept(&more, prompt, &scores, &windows)) {
-                if method == "adakv" || method == "streaming" {
-                    continue;
-                }
-                prop_assert!(less.iter().all(|at| more.contains(at)), "more capacity keeps a superset");
-            }
+        let each = if method == "full" { prompt } else { capacity.min(prompt) };
+        prop_assert_eq!(sets.iter().map(Vec::len).sum::<usize>(), sets.len() * each);
+    }
+
+    /// PyramidKV is exempt by definition: more capacity makes it fall more steeply, and its last layers keep less until
+    /// the capacity's twentieth grows. Why Ada-KV cannot promise it either: `adakv_may_take_from_a_head`.
+    #[test]
+    fn more_capacity_keeps_a_superset(
+        method in prop::sample::select(vec!["full", "streaming", "snapkv", "headkv"]),
+        capacity in 10..120usize,
+        prompt in 9..300usize,
+        beta in 1.0..5.0f64,
+        seed in 0..1000u64,
+        per_query_head: bool,
+    ) {
+        let less = Compression { beta, ..config(method, capacity, per_query_head) };
+        let more = Compression { capacity: capacity + 1, ..less.clone() };
+        let (scores, windows) = (head_scores(seed), windows(prompt, seed));
+        let more = kept(&more, prompt, &scores, &windows);
+        for (less, more) in kept(&less, prompt, &scores, &windows).iter().zip(&more) {
+            prop_assert!(less.iter().all(|at| more.contains(at)));
         }
     }
 
     #[test]
-    fn permuted_heads_permute_the_result(seed in 0..1000u64, capacity in 10..60usize) {
-        let config = config("headkv", capacity, Granularity::QueryHead);
+    fn permuted_heads_permute_the_result(
+        method in prop::sample::select(vec!["snapkv", "adakv", "headkv"]),
+        capacity in 10..60usize,
+        seed in 0..1000u64,
+        per_query_head: bool,
+    ) {
+        let config = config(method, capacity, per_query_head);
         let (scores, windows) = (head_scores(seed), windows(200, seed));
-        let turned = |rows: &[f64]| -> Vec<f64> { rows.chunks(4).flat_map(|r| [r[3], r[0], r[1], r[2]]).collect() };
-        let other = HeadScores::new(3, 4, turned(scores.values())).unwrap();
-        let turned_windows: Vec<Scores> = windows.iter().map(|w| {
-            Scores::new(192, [3, 0, 1, 2].iter().flat_map(|&h| w.row(h).to_vec()).collect())
+        // KV heads change places, and inside each its query heads.
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut kv_order: Vec<usize> = (0..MODEL.kv_heads).collect();
+        kv_order.shuffle(&mut rng);
+        let order: Vec<usize> = kv_order.iter().flat_map(|kv| {
+            let mut group: Vec<usize> = (kv * MODEL.group()..(kv + 1) * MODEL.group()).collect();
+            group.shuffle(&mut rng);
+            group
         }).collect();
-        let (a, b) = (kept(&config, 200, &scores, &windows), kept(&config, 200, &other, &turned_windows));
-        for (a, b) in a.chunks(4).zip(b.chunks(4)) {
-            prop_assert_eq!(vec![&a[3], &a[0], &a[1], &a[2]], b.iter().collect::<Vec<_>>());
+        let moved_scores = scores.values().chunks(MODEL.heads).flat_map(|layer| order.iter().map(|&h| layer[h]));
+        let moved_scores = HeadScores::new(MODEL.layers, MODEL.heads, moved_scores.collect()).unwrap();
+        let moved_windows: Vec<Scores> = windows.iter().map(|window| {
+            Scores::new(window.candidates(), order.iter().flat_map(|&h| window.row(h).to_vec()).collect())
+        }).collect();
+        let stored = if per_query_head { &order } else { &kv_order };
+        let (before, after) = (kept(&config, 200, &scores, &windows), kept(&config, 200, &moved_scores, &moved_windows));
+        for (before, after) in before.chunks(stored.len()).zip(after.chunks(stored.len())) {
+            let expected: Vec<&Vec<u32>> = stored.iter().map(|&h| &before[h]).collect();
+            prop_assert_eq!(expected, after.iter().collect::<Vec<_>>());
         }
     }
 
@@ -153,6 +173,39 @@ proptest! {
     }
 }
 
+/// Ada-KV weighs a head by the part of its attention that its `mean` best positions hold. With a larger `mean` that part
+/// grows up to twofold where attention is even, and hardly where it was concentrated already: one head overtakes
+/// another, which then keeps less of the layer's budget although there is more of it.
+#[test]
+fn adakv_may_take_from_a_head() {
+    let model = ModelShape {
+        layers: 1,
+        heads: 2,
+        kv_heads: 2,
+        head_dim: 8,
+    };
+    let concentrated = [1.0, 0.2, 0.0, 0.0];
+    let even = [0.5; 4];
+    let lengths = |capacity: usize| -> Vec<usize> {
+        let config = Compression {
+            kernel: 1,
+            floor: 0.0,
+            sinks: 0,
+            ..Compression::new("adakv", capacity)
+        };
+        let compressor = Compressor::new(&config, model, None).unwrap();
+        let scores = Scores::new(4, [concentrated, even].concat());
+        let Ok(kept) = compressor.select(&compressor.budget(0, 12), 12, || {
+            Ok::<_, Infallible>(scores)
+        });
+        kept.iter().map(|head| head.len() - config.window).collect()
+    };
+    // Weights 0.83 and 0.25: the layer's best two are 0.83 and 0.17 of the first head, 0.13 of the second.
+    assert_eq!(lengths(9), [2, 0]);
+    // Weights 1 and 0.5: the best four are 1 of the first head, and three times 0.25 of the second.
+    assert_eq!(lengths(10), [1, 3]);
+}
+
 #[test]
 fn methods_are_found_by_their_names() {
     for (alias, name) in [
@@ -173,13 +226,18 @@ fn methods_are_found_by_their_names() {
         .err()
         .unwrap()
         .to_string();
-    assert!(no_scores.contains("needs head scores"), "{no_scores}");
+    assert!(
+        no_scores.contains("set `scores`") && no_scores.contains("--scores"),
+        "{no_scores}"
+    );
 }
 
 #[test]
 fn a_prompt_within_the_capacity_is_kept_whole() {
-    let compressor =
-        Compressor::new(&config("snapkv", 64, Granularity::KvHead), MODEL, None).unwrap();
+    let compressor = Compressor::new(&config("snapkv", 64, false), MODEL, None).unwrap();
     assert_eq!(compressor.budget(0, 64), Budget::All);
-    assert_eq!(compressor.budget(0, 65), Budget::PerHead(vec![56; 2]));
+    assert_eq!(compressor.budget(0, 65), Budget::PerHead(vec![56; 3]));
+    let all = |tokens| compressor.select(&Budget::All, tokens, || Err("nothing to rank"));
+    assert_eq!(all(64).unwrap(), vec![(0..64).collect::<Vec<u32>>(); 3]);
+    assert_eq!(all(5).unwrap(), vec![(0..5).collect::<Vec<u32>>(); 3]);
 }
