@@ -139,12 +139,7 @@ pub fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    run_with(std::env::args_os())
-}
-
-/// Runs the command that `args` name, the program's own name first.
-pub fn run_with(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
-    match command(Cli::parse_from(args).command) {
+    match run_with(std::env::args_os()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
@@ -152,6 +147,14 @@ pub fn run_with(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> 
             ExitCode::from(2)
         }
     }
+}
+
+/// Runs the command that `args` name, the program's own name first; false if it was partly done.
+///
+/// # Errors
+/// Wrong input, on one line; arguments that are no command end the process with clap's message.
+pub fn run_with(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<bool> {
+    command(Cli::parse_from(args).command)
 }
 
 /// Runs a command; false if it was partly done.
