@@ -44,4 +44,7 @@ pub enum Error {
     /// The engine failed a request.
     #[error("generation failed: {0}")]
     Generation(String),
+    /// The engine is gone, for all requests.
+    #[error("the engine has stopped; load the model again")]
+    Stopped,
 }

@@ -16,6 +16,8 @@ use tokio::sync::mpsc::{Receiver, channel};
 pub struct Request {
     /// Token ids of the prompt.
     pub prompt: Vec<u32>,
+    /// The model's own end tokens are not taken before so many tokens.
+    pub min_tokens: usize,
     /// The most tokens to generate.
     pub max_tokens: usize,
     /// Texts that end the answer, besides the model's own end tokens; they are not part of it.
@@ -29,6 +31,7 @@ impl Request {
     pub fn new(prompt: Vec<u32>, max_tokens: usize) -> Self {
         Self {
             prompt,
+            min_tokens: 0,
             max_tokens,
             stop: Vec::new(),
             keep_logits: false,
@@ -134,7 +137,7 @@ impl Engine {
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
         runtime.block_on(async {
             self.send(request).await?;
-            let tokens = answer.recv().await.ok_or_else(stopped)?;
+            let tokens = answer.recv().await.ok_or(Error::Stopped)?;
             tokens.map_err(|e| Error::Tokenizer(e.to_string()))
         })
     }
@@ -150,12 +153,16 @@ impl Engine {
             .mistral
             .get_sender(None)
             .map_err(|e| Error::Generation(e.to_string()))?;
-        sender.send(request).await.map_err(|_| stopped())
+        sender.send(request).await.map_err(|_| Error::Stopped)
     }
 
     async fn submit(&self, request: &Request) -> Result<Submitted, Error> {
         let (response, answer) = channel(1);
-        let recorder = Arc::new(Recorder::new(request.keep_logits));
+        let recorder = Arc::new(Recorder::new(
+            request.keep_logits,
+            &self.end_tokens,
+            request.min_tokens,
+        ));
         let sampling = SamplingParams {
             // Without it the engine samples at temperature 1 from the one best token: it sorts the vocabulary.
             temperature: Some(0.0),
@@ -184,7 +191,7 @@ impl Engine {
         request: &Request,
         mut submitted: Submitted,
     ) -> Result<Generation, Error> {
-        let text = match submitted.answer.recv().await.ok_or_else(stopped)? {
+        let text = match submitted.answer.recv().await.ok_or(Error::Stopped)? {
             Response::CompletionDone(done) => done
                 .choices
                 .into_iter()
@@ -229,8 +236,4 @@ struct Submitted {
     start: Instant,
     recorder: Arc<Recorder>,
     answer: Receiver<Response>,
-}
-
-fn stopped() -> Error {
-    Error::Generation("the engine has stopped; load the model again".into())
 }

@@ -118,9 +118,13 @@ pub struct Engine {
     pub(crate) mistral: Arc<MistralRs>,
     pub(crate) runtime: Mutex<Runtime>,
     pub(crate) hook: Option<Arc<HeadKv>>,
+    /// The model's own end tokens.
+    pub(crate) end_tokens: Vec<u32>,
     tokenizer: Arc<Tokenizer>,
     files: ModelFiles,
     shape: ModelShape,
+    #[cfg(feature = "cuda")]
+    device: candle_core::Device,
     /// Bytes of one element of a key without a hook.
     element_bytes: usize,
     context: usize,
@@ -168,17 +172,17 @@ impl Engine {
             .enable_all()
             .build()
             .map_err(|e| Error::Generation(e.to_string()))?;
-        let (tokenizer, info, paged) = runtime.block_on(async {
+        let (tokenizer, info, metadata) = runtime.block_on(async {
             let pipeline = pipeline.lock().await;
             (
                 attention_hook::tokenizer(&*pipeline),
                 attention_hook::model_info(&*pipeline),
-                pipeline.get_metadata().cache_config.clone(),
+                pipeline.get_metadata(),
             )
         });
         let tokenizer = tokenizer.ok_or_else(|| refused(&files, "has no tokenizer"))?;
         let info = info.ok_or_else(|| refused(&files, "is not a text model"))?;
-        let scheduler = match (&attention, paged) {
+        let scheduler = match (&attention, metadata.cache_config.clone()) {
             (Attention::Paged(_), Some(config)) => SchedulerConfig::PagedAttentionMeta {
                 max_num_seqs: options.max_batch.get(),
                 config,
@@ -198,6 +202,7 @@ impl Engine {
             mistral,
             runtime: Mutex::new(runtime),
             hook,
+            end_tokens: metadata.eos_tok.clone(),
             tokenizer,
             files,
             shape: ModelShape {
@@ -206,6 +211,8 @@ impl Engine {
                 kv_heads: info.kv_heads,
                 head_dim: info.head_dim,
             },
+            #[cfg(feature = "cuda")]
+            device,
             // GPUs run models in 16 bits, the CPU in f32.
             element_bytes: if options.device == Device::Cpu { 4 } else { 2 },
             context: info.max_seq_len,
@@ -250,6 +257,20 @@ impl Engine {
     /// The model's attention shape.
     pub fn shape(&self) -> ModelShape {
         self.shape
+    }
+
+    /// Bytes that tensors take on the model's GPU now, weights included; `None` on the CPU.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device failed.
+    pub fn gpu_bytes(&self) -> Result<Option<u64>, Error> {
+        #[cfg(feature = "cuda")]
+        return headkv_plugin::cuda::allocated_bytes(&self.device).map_err(|e| Error::Device {
+            name: format!("{:?}", self.device.location()),
+            why: first_line(&e.to_string()).into(),
+        });
+        #[cfg(not(feature = "cuda"))]
+        return Ok(None);
     }
 
     /// Bytes that the runtime's own cache takes for each token, over all layers.

@@ -18,13 +18,19 @@ pub struct Recording {
 /// The engine's responses carry neither tokens nor times, so a logits processor notes them.
 pub struct Recorder {
     keep_logits: bool,
+    /// End tokens, and the step from which they may be taken.
+    end: Vec<u32>,
+    end_from: usize,
     recording: Mutex<Recording>,
 }
 
 impl Recorder {
-    pub fn new(keep_logits: bool) -> Self {
+    /// The tokens `end` are not taken in the first `end_from` steps.
+    pub fn new(keep_logits: bool, end: &[u32], end_from: usize) -> Self {
         Self {
             keep_logits,
+            end: end.to_vec(),
+            end_from,
             recording: Mutex::default(),
         }
     }
@@ -41,24 +47,36 @@ impl Recorder {
 
 impl CustomLogitsProcessor for Recorder {
     fn apply(&self, logits: &Tensor, _context: &[u32]) -> Result<Tensor> {
-        let values = logits
+        let mut values = logits
             .flatten_all()?
             .to_dtype(DType::F32)?
             .to_vec1::<f32>()?;
+        let mut recording = self
+            .recording
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if self.keep_logits {
+            recording.logits.push(values.clone());
+        }
+        let open = recording.tokens.len() < self.end_from;
+        if open {
+            for token in &self.end {
+                if let Some(value) = values.get_mut(*token as usize) {
+                    *value = f32::NEG_INFINITY;
+                }
+            }
+        }
         // The first of equal logits, as the engine's greedy sampler takes.
         let best = values
             .iter()
             .enumerate()
             .fold(0, |best, (i, x)| if *x > values[best] { i } else { best });
-        let mut recording = self
-            .recording
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
         recording.tokens.push(best as u32);
         recording.times.push(Instant::now());
-        if self.keep_logits {
-            recording.logits.push(values);
+        if open {
+            Tensor::from_vec(values, logits.shape(), logits.device())?.to_dtype(logits.dtype())
+        } else {
+            Ok(logits.clone())
         }
-        Ok(logits.clone())
     }
 }
