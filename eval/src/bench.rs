@@ -67,7 +67,7 @@ struct Measured {
     decode: f64,
     kv_bytes: f64,
     peak_bytes: f64,
-    /// What the GPU's memory holds once the last token is there; none on the CPU.
+    /// What tensors take of the GPU's memory once the last token is there; none on the CPU.
     held_bytes: Option<f64>,
 }
 
@@ -155,7 +155,10 @@ fn report(options: &Options, measured: &BTreeMap<(usize, usize), Vec<Measured>>)
         let (ours, first) = ((length, path), (length, 0));
         let ratio = |figure| format!("{:.1}", median(ours, figure) / median(first, figure));
         let mut line = vec![
-            format!("{length} {}", options.paths[path]),
+            match options.batch.get() {
+                1 => format!("{length} {}", options.paths[path]),
+                batch => format!("{batch} x {length} {}", options.paths[path]),
+            },
             format!("{:.0}", median(ours, |m| m.prompt)),
             ratio(|m| m.prompt),
             format!("{:.0}", median(ours, |m| m.decode)),
@@ -223,7 +226,7 @@ pub fn one(one: &One) -> Result<()> {
         decode: sum(|a| (a.tokens.len() - 1) as f64) / decoding,
         kv_bytes: sum(|a| a.kv_bytes as f64),
         peak_bytes: peak_memory().unwrap_or(f64::NAN),
-        held_bytes: gpu_memory::used(one.device.parse()?),
+        held_bytes: engine.gpu_bytes()?.map(|bytes| bytes as f64),
     };
     println!("{}", serde_json::to_string(&measured)?);
     Ok(())

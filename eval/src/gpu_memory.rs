@@ -1,4 +1,4 @@
-//! What a GPU's memory holds, now and at its peak while something runs, as the driver's own tool tells it.
+//! The peak of a GPU's memory while something runs, as the driver's own tool tells it.
 
 use headkv_engine::Device;
 use std::{
@@ -11,15 +11,15 @@ use std::{
 /// Runs `work`, and gives the most bytes that were in use on the GPU meanwhile, other programs' included; `None` on the
 /// CPU, or where `nvidia-smi` is missing.
 pub fn watch<R>(device: Device, work: impl FnOnce() -> R) -> (R, Option<f64>) {
-    if device == Device::Cpu {
+    let Device::Cuda(number) = device else {
         return (work(), None);
-    }
+    };
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let watcher = scope.spawn(|| {
             let mut peak: Option<f64> = None;
             while !done.load(Relaxed) {
-                peak = used(device).into_iter().chain(peak).reduce(f64::max);
+                peak = used(number).into_iter().chain(peak).reduce(f64::max);
                 thread::sleep(Duration::from_millis(50));
             }
             peak
@@ -30,11 +30,8 @@ pub fn watch<R>(device: Device, work: impl FnOnce() -> R) -> (R, Option<f64>) {
     })
 }
 
-/// Bytes in use on a GPU, other programs' included; `None` where [`watch`] gives none.
-pub fn used(device: Device) -> Option<f64> {
-    let Device::Cuda(number) = device else {
-        return None;
-    };
+/// Bytes in use on a GPU.
+fn used(number: usize) -> Option<f64> {
     let output = Command::new("nvidia-smi")
         .args([
             &format!("--id={number}"),

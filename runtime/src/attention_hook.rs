@@ -15,6 +15,7 @@
 mod cache;
 mod load;
 mod pass;
+mod rotary;
 mod schedule;
 
 use std::{
@@ -36,6 +37,7 @@ pub use cache::HookedCache;
 pub(crate) use cache::{gather, hooked, reset, scatter};
 pub(crate) use load::{for_load, install, refuse};
 pub(crate) use pass::{attend_pending, forward};
+pub(crate) use rotary::rotary_rows;
 pub(crate) use schedule::{bucket_len, limit_prompts, prompts_first};
 
 /// The shape of a model's attention, the same in every layer.

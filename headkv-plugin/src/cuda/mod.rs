@@ -7,6 +7,7 @@ mod cache;
 mod decode;
 mod device;
 mod ffi;
+mod memory;
 mod prompt;
 mod rank;
 #[cfg(test)]
@@ -14,5 +15,6 @@ mod tests;
 
 pub use cache::RaggedCache;
 pub use decode::decode_attention;
+pub use memory::allocated_bytes;
 pub use prompt::prompt_attention;
 pub use rank::{DeviceScores, Ranking, rank};

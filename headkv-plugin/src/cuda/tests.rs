@@ -207,6 +207,22 @@ fn generated_tokens_equal_the_cpu() {
 }
 
 #[test]
+fn memory_in_use_is_what_tensors_take() {
+    let Some(device) = gpu() else { return };
+    let bytes = || allocated_bytes(&device).unwrap().unwrap();
+    // Other tests allocate at the same time, but nothing as large.
+    let before = bytes();
+    let x = Tensor::zeros((1 << 20, 256), DType::BF16, &device).unwrap();
+    let with = bytes();
+    drop(x);
+    let after = bytes();
+    for grown in [with - before, with - after] {
+        assert!((480 << 20..544 << 20).contains(&grown), "{grown} bytes");
+    }
+    assert_eq!(allocated_bytes(&Device::Cpu).unwrap(), None);
+}
+
+#[test]
 fn what_does_not_fit_is_named() {
     let Some(device) = gpu() else { return };
     let x = random(&device, &[1, 2, 8, 48]);

@@ -107,11 +107,14 @@ pub(crate) fn scatter(caches: &mut [KvCache], seqs: &mut [&mut Sequence]) -> boo
     }
     for cache in hooked_mut(caches) {
         for (seq, state) in seqs.iter_mut().zip(&cache.states) {
-            let one = HookedCache {
-                states: vec![state.clone()],
-                poison: None,
-                ..cache.clone()
-            };
+            // It has them already, but for the step that follows its prompt.
+            if let Some(KvCache::Hooked(one)) = &seq.normal_cache()[cache.layer] {
+                if matches!(&one.states[..], [own] if Arc::ptr_eq(&own.inner, &state.inner)) {
+                    continue;
+                }
+            }
+            let mut one = HookedCache::new(cache.hook.clone(), cache.layer, cache.model);
+            one.states.push(state.clone());
             seq.normal_cache()[cache.layer] = Some(KvCache::Hooked(one));
         }
     }
