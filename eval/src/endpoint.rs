@@ -1,12 +1,22 @@
 //! A backend that sends prompts to any OpenAI-compatible server.
 
+mod backoff;
+mod key;
+
 use crate::{Backend, Completion, Error, Failure, Job, Variant};
+use backoff::Backoff;
 use serde_json::{Value, json};
 use std::{
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
-use ureq::Agent;
+use ureq::{
+    Agent,
+    http::header,
+    tls::{RootCerts, TlsConfig},
+};
+
+pub use key::{Key, VARIABLE};
 
 /// How a server is reached.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,25 +25,32 @@ pub struct Options {
     pub url: String,
     /// The model's name there.
     pub model: String,
+    /// The server's secret, if it asks for one.
+    pub key: Option<Key>,
     /// Requests at the same time.
     pub concurrency: usize,
     /// Further tries after a failed one.
     pub retries: u32,
-    /// The wait before the first retry; it doubles each time.
+    /// The wait before the first retry; it doubles each time, and is longer where the server asks for it.
     pub pause: Duration,
+    /// The longest wait, whatever the server asks for.
+    pub longest_pause: Duration,
     /// The most time for one request.
     pub timeout: Duration,
 }
 
 impl Options {
-    /// A server with 4 requests at once, 4 retries from half a second on, and 10 minutes for a request.
+    /// A server without a key, with 4 requests at once, 4 retries after half a second to one minute, and 10 minutes for
+    /// a request.
     pub fn new(url: &str, model: &str) -> Self {
         Self {
             url: url.into(),
             model: model.into(),
+            key: None,
             concurrency: 4,
             retries: 4,
             pause: Duration::from_millis(500),
+            longest_pause: Duration::from_secs(60),
             timeout: Duration::from_secs(600),
         }
     }
@@ -50,12 +67,18 @@ impl Endpoint {
     /// Prepares the client; nothing is sent yet.
     ///
     /// # Errors
-    /// [`Error::Option`] for an address that is not HTTP.
+    /// [`Error::Option`] for an address that is not HTTP, or that holds a password: rows and reports show it.
     pub fn new(options: Options) -> Result<Self, Error> {
         if !options.url.starts_with("http://") && !options.url.starts_with("https://") {
             return Err(Error::Option(format!(
                 "endpoint `{}` is no http:// or https:// address",
                 options.url
+            )));
+        }
+        let host = options.url.split('/').nth(2).unwrap_or_default();
+        if host.contains('@') {
+            return Err(Error::Option(format!(
+                "the endpoint's address holds a password, which reports would show; put the key into {VARIABLE}"
             )));
         }
         let base = options
@@ -65,7 +88,13 @@ impl Endpoint {
             .to_string();
         let config = Agent::config_builder()
             .timeout_global(Some(options.timeout))
-            .http_status_as_error(false);
+            .http_status_as_error(false)
+            // The system's certificates: those of a cluster are often signed by its own authority.
+            .tls_config(
+                TlsConfig::builder()
+                    .root_certs(RootCerts::PlatformVerifier)
+                    .build(),
+            );
         Ok(Self {
             base,
             agent: config.build().into(),
@@ -91,18 +120,26 @@ impl Endpoint {
             "completions"
         };
         let started = Instant::now();
-        let again = |why: String| Attempt { why, again: true };
-        let sent = self
-            .agent
-            .post(format!("{}/v1/{path}", self.base))
-            .send_json(&body);
+        let again = |why: String| Attempt {
+            why,
+            again: true,
+            after: None,
+        };
+        let mut request = self.agent.post(format!("{}/v1/{path}", self.base));
+        if let Some(key) = &self.options.key {
+            request = request.header(header::AUTHORIZATION, key.bearer());
+        }
+        let sent = request.send_json(&body);
         let mut response = sent.map_err(|e| again(e.to_string()))?;
         let status = response.status();
         if !status.is_success() {
-            let temporary = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
+            let after = response.headers().get(header::RETRY_AFTER);
             return Err(Attempt {
-                why: format!("status {status}"),
-                again: temporary,
+                why: refusal(status.as_u16(), self.options.key.is_some()),
+                again: status.is_server_error() || matches!(status.as_u16(), 408 | 429),
+                after: after
+                    .and_then(|value| value.to_str().ok())
+                    .and_then(|value| backoff::retry_after(value, SystemTime::now())),
             });
         }
         let value: Value = response
@@ -132,7 +169,22 @@ impl Endpoint {
 /// A failed try.
 struct Attempt {
     why: String,
+    /// Whether a further try may help.
     again: bool,
+    /// How long the server wants to be left alone.
+    after: Option<Duration>,
+}
+
+/// What a status says, and what helps.
+fn refusal(status: u16, has_key: bool) -> String {
+    let help = match (status, has_key) {
+        (401 | 403, false) => format!("; put its key into {VARIABLE}"),
+        (401 | 403, true) => format!("; check the key in {VARIABLE}"),
+        (404, _) => "; check the address and --endpoint-model".into(),
+        (429, _) => "; lower --concurrency or raise --retries".into(),
+        _ => String::new(),
+    };
+    format!("status {status}{help}")
 }
 
 impl Backend for Endpoint {
@@ -141,14 +193,13 @@ impl Backend for Endpoint {
     }
 
     fn complete(&self, job: &Job) -> Result<Completion, Failure> {
-        let mut pause = self.options.pause;
+        let mut backoff = Backoff::new(self.options.pause, self.options.longest_pause);
         let mut left = self.options.retries;
         loop {
             match self.ask(job) {
                 Ok(completion) => return Ok(completion),
                 Err(attempt) if attempt.again && left > 0 => {
-                    thread::sleep(pause);
-                    pause *= 2;
+                    thread::sleep(backoff.wait(attempt.after));
                     left -= 1;
                 }
                 Err(attempt) => {

@@ -35,6 +35,14 @@ impl InProcess {
         &self.0
     }
 
+    /// Token ids of a user's message in the model's own chat template.
+    ///
+    /// # Errors
+    /// A model without a chat template.
+    pub fn chat(&self, text: &str) -> Result<Vec<u32>, Error> {
+        self.0.encode_chat(text).map_err(backend)
+    }
+
     /// What each head keeps of a long prompt, window included; none for methods that decide it prompt by prompt.
     ///
     /// # Errors
@@ -50,18 +58,18 @@ impl InProcess {
         let compressor = Compressor::new(&config, shape, scores.as_ref()).map_err(backend)?;
         let mut capacities = Vec::with_capacity(shape.layers);
         for layer in 0..shape.layers {
-            match compressor.budget(layer, self.0.context()) {
-                Budget::PerHead(kept) => capacities.push(
-                    kept.into_iter()
-                        .map(|tokens| tokens + config.window)
-                        .collect(),
-                ),
-                _ => return Ok(None),
-            }
+            let kept = match compressor.budget(layer, self.0.context()) {
+                Budget::PerHead(kept) => kept,
+                Budget::Ends { first, last } => {
+                    vec![first + last; shape.stored_heads(config.granularity)]
+                }
+                Budget::Shared { .. } | Budget::All => return Ok(None),
+            };
+            capacities.push(kept.iter().map(|tokens| tokens + config.window).collect());
         }
         Ok(Some(Heads {
             model: self.0.files().name(),
-            variant: variant.to_string(),
+            variant: variant.clone(),
             capacities,
         }))
     }
@@ -75,9 +83,11 @@ impl Backend for InProcess {
     }
 
     fn complete(&self, job: &Job) -> Result<Completion, Failure> {
+        // The model, its files and the compression were checked before: what fails now is this prompt's own fault.
         let row = |e: headkv_engine::Error| match e {
+            headkv_engine::Error::Stopped => Failure::Fatal(e.to_string()),
             headkv_engine::Error::Generation(why) => Failure::Row(why),
-            other => Failure::Fatal(other.to_string()),
+            other => Failure::Row(other.to_string()),
         };
         let prompt = if job.prompt.chat {
             self.0.encode_chat(&job.prompt.text).map_err(row)?
@@ -87,12 +97,13 @@ impl Backend for InProcess {
                 .tokenizer()
                 .encode_fast(job.prompt.text.as_str(), job.prompt.special);
             encoding
-                .map_err(|e| Failure::Fatal(format!("tokenizer: {e}")))?
+                .map_err(|e| Failure::Row(format!("tokenizer: {e}")))?
                 .get_ids()
                 .to_vec()
         };
         let request = Request {
             stop: job.stop.to_vec(),
+            min_tokens: job.min_tokens,
             ..Request::new(prompt, job.max_tokens)
         };
         let mut answers = self.0.generate(&[request]).map_err(row)?;
@@ -110,12 +121,12 @@ impl Backend for InProcess {
     }
 }
 
-/// Checks that a model's files are there and whole, without loading them.
+/// Checks that a model's files are there and whole, without loading them, and gives the model's name.
 ///
 /// # Errors
 /// What is missing or damaged.
-pub fn check_files(model: &Path) -> Result<(), Error> {
-    ModelFiles::open(model).map(|_| ()).map_err(backend)
+pub fn check_files(model: &Path) -> Result<String, Error> {
+    Ok(ModelFiles::open(model).map_err(backend)?.name())
 }
 
 /// Every combination of methods and the parameters that matter to them.
@@ -135,7 +146,7 @@ pub fn variants(grid: &Methods, model: &Path, score_folder: &Path) -> Result<Vec
         }
         for &capacity in &grid.capacity {
             let plain = Variant {
-                settings: grid.set.clone(),
+                settings: grid.parameters.settings(),
                 ..Variant::new(&entry.name).capacity(capacity)
             };
             let config = compression(&plain)?;
@@ -143,18 +154,18 @@ pub fn variants(grid: &Methods, model: &Path, score_folder: &Path) -> Result<Vec
                 variants.push(plain);
                 continue;
             }
-            let default = Compression {
-                head_choice: head_choice(&grid.head_choice)?,
-                ..config
-            };
             let mut files = grid.scores.clone();
             if files.is_empty() {
-                files.push(default.default_scores(score_folder, model));
+                for choice in &grid.head_choice {
+                    let default = Compression {
+                        head_choice: head_choice(choice)?,
+                        ..config.clone()
+                    };
+                    files.push(default.default_scores(score_folder, model));
+                }
             }
             for file in files {
-                let bytes = fs::read(&file).map_err(|source| {
-                    Error::file(&file, format!("cannot read head scores ({source}); name a file with --scores or make one with head-scoring"))
-                })?;
+                let bytes = read_scores(&file)?;
                 for &beta in &grid.beta {
                     let variant = Variant {
                         beta: Some(beta),
@@ -178,6 +189,62 @@ pub fn variants(grid: &Methods, model: &Path, score_folder: &Path) -> Result<Vec
     Ok(variants)
 }
 
+/// What the rows of a server are labelled with: only its owner knows how it compresses, and says it with the same flags.
+///
+/// A flag that is left at its default says nothing, except the beta of a method that has one. The method may be any name.
+///
+/// # Errors
+/// Several values of a flag, or a score file that cannot be read.
+pub fn label(grid: &Methods) -> Result<Variant, Error> {
+    let default = Methods::default();
+    let Some(name) = one("method", &grid.method, &default.method)? else {
+        return Ok(Variant::new("endpoint"));
+    };
+    let entry = methods::find(&name).ok();
+    let method = entry
+        .as_ref()
+        .map_or(name.as_str(), |entry| entry.name.as_str());
+    if method == "full" {
+        return Ok(Variant::new(method));
+    }
+    let by_head = entry.as_ref().is_some_and(|entry| entry.needs_scores);
+    let beta = one("beta", &grid.beta, &[])?.filter(|_| by_head);
+    let scores = one("scores", &grid.scores, &[])?;
+    let bytes = scores.as_deref().map(read_scores).transpose()?;
+    Ok(Variant {
+        capacity: one("capacity", &grid.capacity, &default.capacity)?,
+        beta,
+        scores_digest: bytes.map(|bytes| row::digest(&[&bytes])),
+        scores,
+        settings: grid.parameters.settings(),
+        ..Variant::new(method)
+    })
+}
+
+/// The only value of a flag; none if it is left at its default.
+fn one<T: Clone + PartialEq>(flag: &str, values: &[T], default: &[T]) -> Result<Option<T>, Error> {
+    match values {
+        [] => Ok(None),
+        values if values == default => Ok(None),
+        [value] => Ok(Some(value.clone())),
+        several => Err(Error::Option(format!(
+            "a server has one configuration, but --{flag} has {} values; name its own",
+            several.len()
+        ))),
+    }
+}
+
+fn read_scores(file: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(file).map_err(|source| {
+        Error::file(
+            file,
+            format!(
+                "cannot read head scores ({source}); name a file with --scores or make one with head-scoring"
+            ),
+        )
+    })
+}
+
 fn head_choice(name: &str) -> Result<headkv_plugin::config::HeadChoice, Error> {
     let quoted = serde_json::Value::String(name.into());
     let known = ["copy", "enhanced", "reason"];
@@ -187,8 +254,15 @@ fn head_choice(name: &str) -> Result<headkv_plugin::config::HeadChoice, Error> {
 
 /// The plugin's configuration for a variant.
 fn compression(variant: &Variant) -> Result<Compression, Error> {
-    let settings: Vec<String> = variant.settings.iter().map(|s| setting(s)).collect();
-    let base = Compression::from_toml(&settings.join("\n")).map_err(backend)?;
+    let mut table = toml::Table::new();
+    for setting in &variant.settings {
+        let (key, text) = setting.split_once('=').unwrap_or((setting, ""));
+        table.insert(key.trim().into(), value(text.trim()));
+    }
+    let base: Compression = table
+        .try_into()
+        .map_err(|e: toml::de::Error| Error::Option(e.message().into()))?;
+    // Checked once it is complete: a window of 128 does not fit the default capacity, but may fit the variant's.
     let config = Compression {
         method: variant.method.clone(),
         capacity: variant.capacity.unwrap_or(base.capacity),
@@ -200,17 +274,13 @@ fn compression(variant: &Variant) -> Result<Compression, Error> {
     Ok(config)
 }
 
-/// A line of TOML; a word needs no quotes, as in `pooling=avg`.
-fn setting(text: &str) -> String {
-    match text.split_once('=') {
-        Some((key, word)) if word.trim().starts_with(|c: char| c.is_ascii_lowercase()) => {
-            match word.trim() {
-                value @ ("true" | "false") => format!("{key} = {value}"),
-                word => format!("{key} = \"{word}\""),
-            }
-        }
-        _ => text.into(),
-    }
+/// What the text of a setting means: a number, true or false, or a word.
+fn value(text: &str) -> toml::Value {
+    let boolean = text.parse().map(toml::Value::Boolean).ok();
+    boolean
+        .or_else(|| text.parse().map(toml::Value::Integer).ok())
+        .or_else(|| text.parse().map(toml::Value::Float).ok())
+        .unwrap_or_else(|| toml::Value::String(text.into()))
 }
 
 fn backend(e: impl std::fmt::Display) -> Error {

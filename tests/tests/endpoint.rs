@@ -59,6 +59,7 @@ fn serve(mut stream: TcpStream, requests: &AtomicUsize) {
     let number = requests.fetch_add(1, Ordering::SeqCst);
     let (status, text) = match body["prompt"].as_str().unwrap() {
         "busy" if number == 0 => ("429 Too Many Requests", "{}"),
+        "limited" => ("429 Too Many Requests\r\nRetry-After: 3600", "{}"),
         "broken" => ("500 Internal Server Error", "{}"),
         "garbage" => ("200 OK", "<html>"),
         "empty" => ("200 OK", "{}"),
@@ -86,6 +87,7 @@ fn sample(prompt: &str) -> Sample {
             chat: false,
             special: true,
         },
+        min_tokens: 0,
         max_tokens: 8,
         stop: vec![],
         scoring: Scoring::Values(vec!["Paris".into()]),
@@ -98,6 +100,7 @@ fn ask(prompts: &[&str]) -> (usize, usize, Vec<String>, usize) {
     let options = Options {
         retries: 2,
         pause: Duration::from_millis(5),
+        longest_pause: Duration::from_millis(20),
         ..Options::new(&url, "m")
     };
     let backend = Endpoint::new(options).unwrap();
@@ -154,6 +157,7 @@ fn a_busy_server_is_asked_again() {
 #[test]
 fn failures_are_rows_and_the_run_goes_on() {
     for (prompt, reason, requests) in [
+        ("limited", "429", 3),
         ("broken", "500", 3),
         ("garbage", "not JSON", 3),
         ("empty", "no choice", 3),
@@ -180,6 +184,7 @@ fn a_server_that_is_not_there_fails_every_row() {
     };
     let job = headkv_eval::Job {
         prompt: &prompt,
+        min_tokens: 0,
         max_tokens: 8,
         stop: &[],
     };
@@ -195,5 +200,13 @@ fn a_server_that_is_not_there_fails_every_row() {
             .unwrap()
             .to_string()
             .contains("http://")
+    );
+    let message = Endpoint::new(Options::new("https://me:secret@host/v1", "m"))
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        message.contains("HEADKV_API_KEY") && !message.contains("secret"),
+        "{message}"
     );
 }
