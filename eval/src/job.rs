@@ -7,6 +7,8 @@ use crate::{Error, Variant, sample::Prompt};
 pub struct Job<'a> {
     /// The prompt.
     pub prompt: &'a Prompt,
+    /// The model may not end its answer before so many tokens.
+    pub min_tokens: usize,
     /// The most tokens to generate.
     pub max_tokens: usize,
     /// Texts that end the answer, besides the model's own end tokens; they are not part of it.

@@ -1,6 +1,11 @@
 //! How a benchmark's prompt is framed and shortened before the model sees it.
 
-use crate::{Error, sample::Prompt, suggest};
+use crate::{
+    Error,
+    datasets::{Target, UNKNOWN_TEMPLATE},
+    sample::Prompt,
+    suggest,
+};
 use std::{fmt, str::FromStr};
 use tokenizers::Tokenizer;
 
@@ -14,36 +19,109 @@ pub enum Protocol {
     Chat,
 }
 
+/// The most tokens of a prompt in the paper's scripts, by what the model's name contains; the last that fits counts.
+const ORIGINAL_LIMITS: [(&str, usize); 7] = [
+    ("llama2", 3950),
+    ("llama-2", 3950),
+    ("llama3", 7950),
+    ("llama-3", 7950),
+    ("mistral", 31500),
+    ("qwen2", 31500),
+    ("phi", 31500),
+];
+
+/// Tokens between the longest prompt and the model's limit: a prompt that was cut may have a few more when its text is
+/// turned into tokens again.
+const MARGIN: usize = 64;
+
+/// The most tokens of a prompt in the paper's scripts, which go by the model's name; none for a name unknown to them.
+pub fn original_limit(model: &str) -> Option<usize> {
+    let model = model.to_lowercase();
+    let mut limits = ORIGINAL_LIMITS.iter().rev();
+    limits
+        .find(|(name, _)| model.contains(name))
+        .map(|(_, tokens)| *tokens)
+}
+
 impl Protocol {
-    /// Shortens a prompt to the limit and frames it.
-    ///
-    /// As in LongBench, a prompt of more than `limit` tokens loses its middle: half the limit is kept from each end,
-    /// decoded without special tokens. The paper's scripts count `[INST]` before cutting, so it is added first.
+    /// The most tokens of a prompt: those asked for, or those of the original as far as the model's context allows.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`].
-    pub fn frame(
+    /// [`Error::Option`] if what was asked for does not fit the model's context together with `answer` tokens.
+    pub fn limit(
         self,
-        text: &str,
-        model: &str,
-        tokenizer: &Tokenizer,
-        limit: usize,
-    ) -> Result<Prompt, Error> {
-        let llama2 = ["llama2", "llama-2"]
-            .iter()
-            .any(|name| model.to_lowercase().contains(name));
-        let text = if self == Protocol::Paper && llama2 {
-            format!("[INST] {text} [/INST]")
-        } else {
-            text.into()
+        asked: Option<usize>,
+        original: Option<usize>,
+        target: &Target,
+        answer: usize,
+    ) -> Result<usize, Error> {
+        let template = match (self, target.chat) {
+            (Protocol::Chat, None) => UNKNOWN_TEMPLATE,
+            _ => 0,
         };
-        let chat = self == Protocol::Chat;
-        Ok(Prompt {
-            text: without_middle(&text, tokenizer, limit)?,
-            chat,
-            special: !chat,
+        let room = target.context.saturating_sub(answer + template);
+        let safe = room.saturating_sub(MARGIN);
+        let limit = asked.unwrap_or(original.unwrap_or(safe).min(safe));
+        if (2..=room).contains(&limit) {
+            return Ok(limit);
+        }
+        Err(Error::Option(format!(
+            "a prompt of up to {limit} tokens (--max-input) and an answer of up to {answer} do not fit the {} that {} can \
+             read; set --max-input to 2 to {safe}",
+            target.context, target.model
+        )))
+    }
+
+    /// Its name, with the limit that was asked for: prompts that were cut otherwise are other prompts.
+    pub fn label(self, asked: Option<usize>) -> String {
+        asked.map_or(self.to_string(), |tokens| {
+            format!("{self}, up to {tokens} tokens")
         })
     }
+
+    /// Frames a prompt and shortens it to the limit.
+    ///
+    /// As in LongBench, a prompt of more than `limit` tokens loses its middle: half the limit is kept from each end. The
+    /// paper's scripts count what frames it, `[INST]` or the chat template, so it is framed before it is cut; a template
+    /// that only a server knows comes on top.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`]; a model without a chat template.
+    pub fn frame(self, text: &str, target: &Target, limit: usize) -> Result<Prompt, Error> {
+        let tokenizer = target.tokenizer;
+        let plain = |text, chat| Prompt {
+            text,
+            chat,
+            special: !chat,
+        };
+        match (self, target.chat) {
+            (Protocol::Paper, _) if is_llama_2(target.model) => {
+                let text = format!("[INST] {text} [/INST]");
+                Ok(plain(without_middle(&text, tokenizer, limit)?, false))
+            }
+            (Protocol::Paper, _) => Ok(plain(without_middle(text, tokenizer, limit)?, false)),
+            (Protocol::Chat, Some(template)) => {
+                let ids = template(text)?;
+                if ids.len() <= limit {
+                    return Ok(plain(text.into(), true));
+                }
+                // The template is in the text now, special tokens and all.
+                Ok(Prompt {
+                    text: ends(&ids, tokenizer, limit, false)?,
+                    chat: false,
+                    special: false,
+                })
+            }
+            (Protocol::Chat, None) => Ok(plain(without_middle(text, tokenizer, limit)?, true)),
+        }
+    }
+}
+
+fn is_llama_2(model: &str) -> bool {
+    let model = model.to_lowercase();
+    ["llama2", "llama-2"]
+        .iter()
+        .any(|name| model.contains(name))
 }
 
 /// The text, or the first and the last `limit / 2` tokens of it if it has more than `limit`.
@@ -51,8 +129,8 @@ impl Protocol {
 /// # Errors
 /// [`Error::Tokenizer`].
 pub fn without_middle(text: &str, tokenizer: &Tokenizer, limit: usize) -> Result<String, Error> {
-    // A token is at least one byte: short texts need no counting.
-    if text.len() <= limit {
+    // A token is at least one byte, save the few that tokenizers add: short texts need no counting.
+    if text.len() + MARGIN <= limit {
         return Ok(text.into());
     }
     let encoding = tokenizer.encode_fast(text, true)?;
@@ -60,9 +138,19 @@ pub fn without_middle(text: &str, tokenizer: &Tokenizer, limit: usize) -> Result
     if ids.len() <= limit {
         return Ok(text.into());
     }
+    ends(ids, tokenizer, limit, true)
+}
+
+/// The text of the first and the last `limit / 2` tokens.
+fn ends(
+    ids: &[u32],
+    tokenizer: &Tokenizer,
+    limit: usize,
+    skip_special: bool,
+) -> Result<String, Error> {
     let half = limit / 2;
-    let head = tokenizer.decode(&ids[..half], true)?;
-    let tail = tokenizer.decode(&ids[ids.len() - half..], true)?;
+    let head = tokenizer.decode(&ids[..half], skip_special)?;
+    let tail = tokenizer.decode(&ids[ids.len() - half..], skip_special)?;
     Ok(head + &tail)
 }
 
@@ -118,11 +206,22 @@ mod tests {
         assert_eq!(without_middle("a", &tokenizer, 10).unwrap(), "a");
     }
 
+    fn target<'a>(model: &'a str, tokenizer: &'a Tokenizer, context: usize) -> Target<'a> {
+        Target {
+            model,
+            tokenizer,
+            chat: None,
+            context,
+        }
+    }
+
     #[test]
     fn llama_2_gets_its_marks() {
         let tokenizer = tokenizer();
-        let frame =
-            |protocol: Protocol, model| protocol.frame("Hi", model, &tokenizer, 99).unwrap();
+        let frame = |protocol: Protocol, model| {
+            let target = target(model, &tokenizer, 8192);
+            protocol.frame("Hi", &target, 999).unwrap()
+        };
         assert_eq!(
             frame(Protocol::Paper, "Llama-2-7b-chat").text,
             "[INST] Hi [/INST]"
@@ -140,5 +239,58 @@ mod tests {
                 .to_string()
                 .contains("did you mean paper?")
         );
+    }
+
+    #[test]
+    fn a_chat_is_cut_after_its_template() {
+        let tokenizer = tokenizer();
+        let template = |text: &str| {
+            let text = format!("<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n");
+            Ok(tokenizer.encode(text, false)?.get_ids().to_vec())
+        };
+        let target = Target {
+            chat: Some(&template),
+            ..target("tiny", &tokenizer, 8192)
+        };
+        let text = "one two three four ".repeat(50);
+        let whole = template(&text).unwrap();
+        let uncut = Protocol::Chat.frame(&text, &target, whole.len()).unwrap();
+        assert!(uncut.chat && uncut.text == text);
+        let cut = Protocol::Chat.frame(&text, &target, 60).unwrap();
+        assert!(!cut.chat && !cut.special);
+        let ids = tokenizer.encode(cut.text.as_str(), false).unwrap();
+        let ids = ids.get_ids();
+        assert_eq!(
+            (&ids[..10], &ids[ids.len() - 10..]),
+            (&whole[..10], &whole[whole.len() - 10..])
+        );
+        assert!(ids.len().abs_diff(60) <= 2, "{}", ids.len());
+    }
+
+    #[test]
+    fn limits_are_those_of_the_original_where_they_fit() {
+        let tokenizer = tokenizer();
+        let limit = |model, context, asked| {
+            let target = target(model, &tokenizer, context);
+            Protocol::Paper
+                .limit(asked, original_limit(model), &target, 32)
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(limit("Meta-Llama-3-8B-Instruct", 8192, None), Ok(7950));
+        assert_eq!(limit("mistral-7b-instruct-v0.2", 32768, None), Ok(31500));
+        assert_eq!(limit("Llama-2-7b-chat-hf", 4096, None), Ok(3950));
+        assert_eq!(limit("mistral-7b", 8192, None), Ok(8192 - 32 - MARGIN));
+        assert_eq!(limit("tiny", 8192, None), Ok(8192 - 32 - MARGIN));
+        assert_eq!(limit("llama-3", 8192, Some(8160)), Ok(8160));
+        for (model, context, asked) in [
+            ("tiny", 8192, Some(8161)),
+            ("tiny", 8192, Some(0)),
+            ("tiny", 90, None),
+        ] {
+            let message = limit(model, context, asked).unwrap_err();
+            assert!(message.contains("--max-input"), "{message}");
+        }
+        let unknown = Protocol::Chat.limit(None, None, &target("m", &tokenizer, 8192), 32);
+        assert_eq!(unknown.unwrap(), 8192 - 32 - UNKNOWN_TEMPLATE - MARGIN);
     }
 }

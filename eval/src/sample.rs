@@ -32,6 +32,8 @@ pub struct Sample {
     pub protocol: String,
     /// The prompt.
     pub prompt: Prompt,
+    /// Tokens before which the model may not end its answer.
+    pub min_tokens: usize,
     /// The most tokens of an answer.
     pub max_tokens: usize,
     /// Texts that end an answer.

@@ -17,6 +17,7 @@ fn read(data: &Path, tasks: &[&str], lengths: &[&str]) -> Result<Vec<Sample>, St
     let target = Target {
         model: "tiny",
         tokenizer: &tokenizer,
+        chat: None,
         context: 8192,
     };
     let list = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
@@ -99,6 +100,8 @@ fn json_lines_are_read_and_wrong_data_is_named() {
     assert!(message(&["qa1"], &["1k"]).contains("qa1.jsonl, line 1: field `target` is empty"));
     fs::write(&rows, r#"{"input": "C", "question": "Q"}"#).unwrap();
     assert!(message(&["qa1"], &["1k"]).contains("line 1: field `target` is missing"));
+    fs::write(&rows, "\n").unwrap();
+    assert!(message(&["qa1"], &["1k"]).contains("qa1.jsonl: holds no records"));
     fs::remove_file(&rows).unwrap();
     assert!(message(&["qa1"], &["1k"]).contains("holds neither qa1/ nor qa1.jsonl"));
 }

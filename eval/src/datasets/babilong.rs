@@ -1,10 +1,10 @@
 //! babilong (Kuratov et al. 2024, arXiv 2406.10149): facts scattered in book text, and a question about them.
 
-use super::{Target, arrow_stream, json_lines};
+use super::{Target, arrow_stream, json_lines, place::Place};
 use crate::{
     Error, Sample,
     metrics::babilong::{TASKS, labels},
-    protocol::Protocol,
+    protocol::{Protocol, original_limit},
     sample::Scoring,
     suggest,
 };
@@ -17,9 +17,6 @@ use std::{
 
 /// The most tokens of an answer, as in HeadKV's script.
 const MAX_TOKENS: usize = 15;
-
-/// Tokens between the longest prompt and the model's limit, for the chat template.
-const MARGIN: usize = 128;
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,7 +31,7 @@ pub struct Options {
     pub limit: usize,
     /// Who frames the prompt. HeadKV's script uses the chat template.
     pub protocol: Protocol,
-    /// The most tokens of a prompt; the model's context less the answer if there is none.
+    /// The most tokens of a prompt, chat template included; as in HeadKV's script if there is none.
     pub max_input: Option<usize>,
 }
 
@@ -66,7 +63,7 @@ impl PromptParts {
 ///
 /// # Errors
 /// An unknown task (the nearest names are offered), a task or length that is not there, a task without a prompt, or a
-/// malformed row.
+/// malformed row; an input limit that does not fit the model.
 pub fn samples(options: &Options, target: &Target) -> Result<Vec<Sample>, Error> {
     if let Some(name) = options.tasks.iter().find(|name| labels(name).is_empty()) {
         return Err(Error::Option(suggest::unknown("task", name, TASKS)));
@@ -75,20 +72,18 @@ pub fn samples(options: &Options, target: &Target) -> Result<Vec<Sample>, Error>
     let text = fs::read_to_string(&path).map_err(Error::read(&path))?;
     let prompts: HashMap<String, PromptParts> =
         serde_json::from_str(&text).map_err(|e| Error::file(&path, format!("malformed: {e}")))?;
+    let original = original_limit(target.model);
+    let limit = options
+        .protocol
+        .limit(options.max_input, original, target, MAX_TOKENS)?;
     let mut samples = Vec::new();
     for length in &options.lengths {
         for task in &options.tasks {
             let prompt = prompts
                 .get(task)
                 .ok_or_else(|| Error::file(&path, format!("has no entry for `{task}`; add one")))?;
-            for (at, [context, question, answer]) in
-                rows(&options.data, length, task, options.limit)?
-                    .iter()
-                    .enumerate()
-            {
-                let limit = options
-                    .max_input
-                    .unwrap_or(target.context.saturating_sub(MAX_TOKENS + MARGIN));
+            let rows = rows(&options.data, length, task, options.limit)?;
+            for (at, [context, question, answer]) in rows.iter().enumerate() {
                 let text = prompt.fill(context, question);
                 samples.push(Sample {
                     benchmark: "babilong",
@@ -97,10 +92,9 @@ pub fn samples(options: &Options, target: &Target) -> Result<Vec<Sample>, Error>
                     length: None,
                     depth: None,
                     bucket: Some(length.clone()),
-                    protocol: options.protocol.to_string(),
-                    prompt: options
-                        .protocol
-                        .frame(&text, target.model, target.tokenizer, limit)?,
+                    protocol: options.protocol.label(options.max_input),
+                    prompt: options.protocol.frame(&text, target, limit)?,
+                    min_tokens: 1,
                     max_tokens: MAX_TOKENS,
                     stop: Vec::new(),
                     scoring: Scoring::Label {
@@ -134,32 +128,26 @@ fn rows(data: &Path, length: &str, task: &str, limit: usize) -> Result<Vec<[Stri
         )));
     }
     let (saved, lines) = (folder.join(task), folder.join(format!("{task}.jsonl")));
-    let rows = if saved.is_dir() {
+    let rows: Vec<(Place, [String; 3])> = if saved.is_dir() {
         arrow_stream::read(&saved, FIELDS, limit)?
     } else if lines.is_file() {
-        let records = json_lines::read(&lines, limit)?;
-        let row = |record: &json_lines::Record| {
+        let row = |record: json_lines::Record| {
             let [context, question, answer] = FIELDS.map(|field| record.text(field));
-            Ok([context?, question?, answer?])
+            Ok((record.place, [context?, question?, answer?]))
         };
-        records.iter().map(row).collect::<Result<_, Error>>()?
+        let records = json_lines::read(&lines, limit)?;
+        records.into_iter().map(row).collect::<Result<_, Error>>()?
     } else {
         return Err(Error::file(
             &folder,
             format!("holds neither {task}/ nor {task}.jsonl; leave out `{task}`"),
         ));
     };
-    let file = if saved.is_dir() { saved } else { lines };
-    if let Some(at) = rows
-        .iter()
-        .position(|[_, _, answer]| answer.trim().is_empty())
-    {
-        let why = "field `target` is empty; this data set cannot be scored".into();
-        return Err(Error::Line {
-            path: file,
-            line: at + 1,
-            why,
-        });
-    }
-    Ok(rows)
+    let filled = |(place, row): (Place, [String; 3])| {
+        if row[2].trim().is_empty() {
+            return Err(place.error("field `target` is empty; this data set cannot be scored"));
+        }
+        Ok(row)
+    };
+    rows.into_iter().map(filled).collect()
 }

@@ -40,6 +40,7 @@ pub fn samples(options: &Options, target: &Target) -> Result<Vec<Sample>, Error>
         target.check_length(
             longest,
             &options.template.fill("", &needle.question),
+            options.template.is_chat(),
             MAX_TOKENS,
         )?;
     }
@@ -57,12 +58,13 @@ pub fn samples(options: &Options, target: &Target) -> Result<Vec<Sample>, Error>
                     length: Some(length),
                     depth: Some(depth),
                     bucket: None,
-                    protocol: options.template.to_string(),
+                    protocol: protocol(&options.template, options.haystack.as_deref()),
                     prompt: Prompt {
                         text,
                         chat: options.template.is_chat(),
                         special: !options.template.is_chat(),
                     },
+                    min_tokens: 0,
                     max_tokens: MAX_TOKENS,
                     stop: vec!["\n".into()],
                     scoring: Scoring::Needle {
@@ -82,6 +84,14 @@ pub(super) fn haystack(path: Option<&Path>, seed: u64) -> Result<Haystack, Error
         Some(path) => Haystack::read(path)?,
         None => Haystack::generated(seed),
     })
+}
+
+/// The template, and the text unless it is generated: answers from different texts are not to be averaged.
+pub(super) fn protocol(template: &Template, haystack: Option<&Path>) -> String {
+    match haystack.and_then(Path::file_name) {
+        Some(name) => format!("{template}, in {}", name.to_string_lossy()),
+        None => template.to_string(),
+    }
 }
 
 fn needles(source: &str) -> Result<Vec<(String, Needle)>, Error> {
