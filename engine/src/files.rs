@@ -12,6 +12,17 @@ use std::{
 /// The largest header that the safetensors format allows, in bytes.
 const MAX_HEADER: u64 = 100_000_000;
 
+/// Files beside the weights that decide what a model reads and says: its shape, its tokens, its chat template.
+const SETTINGS: [&str; 7] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+];
+
 /// A folder with config.json, tokenizer.json and *.safetensors, or one .gguf file.
 #[derive(Clone, Debug)]
 pub struct ModelFiles {
@@ -108,20 +119,50 @@ impl ModelFiles {
     /// # Errors
     /// [`Error::Model`] if a file cannot be read.
     pub fn digest(&self) -> Result<String, Error> {
+        Ok(hexadecimal(self.hash_weights()?))
+    }
+
+    /// SHA-256 over everything that answers depend on, in hexadecimal: the weights, and of a folder the configuration,
+    /// the tokenizer and the chat template.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if a file cannot be read.
+    pub fn identity(&self) -> Result<String, Error> {
+        let mut hash = self.hash_weights()?;
+        for name in SETTINGS {
+            let file = self.path.join(name);
+            if file.is_file() {
+                let bytes = std::fs::read(&file).map_err(unreadable(&file))?;
+                // Names and lengths keep files apart: text that moves from one to the next is a change.
+                hash.update(format!("{name} {}\n", bytes.len()));
+                hash.update(bytes);
+            }
+        }
+        Ok(hexadecimal(hash))
+    }
+
+    fn hash_weights(&self) -> Result<Sha256, Error> {
         let mut hash = Sha256::new();
         for file in &self.weights {
             let copied = File::open(file).and_then(|mut f| std::io::copy(&mut f, &mut hash));
-            copied.map_err(|e| Error::Model {
-                path: file.clone(),
-                why: e.to_string(),
-            })?;
+            copied.map_err(unreadable(file))?;
         }
-        Ok(hash
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect())
+        Ok(hash)
     }
+}
+
+fn unreadable(file: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    move |e| Error::Model {
+        path: file.into(),
+        why: e.to_string(),
+    }
+}
+
+fn hexadecimal(hash: Sha256) -> String {
+    hash.finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 fn is_gguf(path: &Path) -> bool {
