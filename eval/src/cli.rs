@@ -67,6 +67,8 @@ enum Command {
         /// Benchmarks whose prompts and answers are left out, where their data may not be passed on
         #[arg(long, value_delimiter = ',', value_name = "NAME")]
         withhold: Vec<String>,
+        #[command(flatten)]
+        options: report::Options,
     },
     /// Joins the folders of several runs, such as the shards of one
     ///
@@ -90,12 +92,12 @@ enum Command {
     BenchOne(bench::One),
 }
 
-/// One benchmark of one model.
+/// One benchmark.
 #[derive(clap::Args)]
 struct One<B: clap::Args> {
-    /// Model folder or .gguf file [default: the embedded models/tiny]
-    #[arg(long, value_name = "DIR|FILE")]
-    model: Option<PathBuf>,
+    /// Model folders or .gguf files [default: the embedded models/tiny]
+    #[arg(long, value_delimiter = ',', value_name = "DIR|FILE")]
+    model: Vec<PathBuf>,
     #[command(flatten)]
     methods: Methods,
     #[command(flatten)]
@@ -109,8 +111,14 @@ struct One<B: clap::Args> {
 
 impl<B: clap::Args> One<B> {
     fn run(self, name: &str, set: impl FnOnce(&mut Grid, B)) -> Result<bool> {
-        let model = self.model.unwrap_or_else(|| home().join("models/tiny"));
-        let mut grid = Grid::one(model, self.methods);
+        let mut grid = Grid {
+            models: self.model,
+            methods: self.methods,
+            ..Grid::default()
+        };
+        if grid.models.is_empty() {
+            grid.models.push(home().join("models/tiny"));
+        }
         set(&mut grid, self.benchmark);
         let out = self
             .out
@@ -169,10 +177,15 @@ fn command(command: Command) -> Result<bool> {
         }
         Command::Ruler(one) => one.run("ruler", |grid, ruler| grid.ruler = Some(ruler)),
         Command::Run(RunFile { file, session, out }) => run(&Grid::read(&file)?, &session, &out),
-        Command::Report { dir, to, withhold } => {
+        Command::Report {
+            dir,
+            to,
+            withhold,
+            options,
+        } => {
             let mut results = Results::read(&dir)?;
-            results.withhold(&withhold);
-            let page = session::write_reports(&results, to.as_ref().unwrap_or(&dir))?;
+            results.withhold(&withhold)?;
+            let page = session::write_reports(&results, to.as_ref().unwrap_or(&dir), &options)?;
             print!("{}", report::markdown(&report::tables(&results.rows)));
             eprintln!("report: {}", page.display());
             Ok(true)
@@ -214,8 +227,12 @@ fn run(grid: &Grid, options: &session::Options, out: &Path) -> Result<bool> {
         stop: &STOP,
     }
     .run()?;
+    if !outcome.started() {
+        eprintln!("interrupted before the first prompt; the same command starts again");
+        return Ok(false);
+    }
     let results = Results::read(out)?;
-    let page = session::write_reports(&results, out)?;
+    let page = session::write_reports(&results, out, &report::Options::default())?;
     let rows = outcome.rows(results.rows);
     print!("{}", report::markdown(&report::tables(&rows)));
     let summary = &outcome.summary;

@@ -24,6 +24,7 @@ pub mod home;
 pub mod job;
 pub mod lines;
 pub mod metrics;
+mod progress;
 pub mod protocol;
 pub mod report;
 pub mod row;
@@ -31,6 +32,7 @@ pub mod runner;
 pub mod sample;
 #[cfg(feature = "engine")]
 pub mod session;
+pub mod shard;
 pub mod store;
 pub mod suggest;
 pub mod table;

@@ -4,14 +4,26 @@ use crate::{Sample, Variant, job::Completion};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+/// What a row's version begins with; raised whenever the same key would get another answer or score, so that old rows
+/// are run again and never averaged with new ones.
+const RESULTS_VERSION: u32 = 2;
+
+/// The version that rows and their keys carry: that of the results, and of this crate.
+pub fn version() -> String {
+    format!("{RESULTS_VERSION} ({})", env!("CARGO_PKG_VERSION"))
+}
+
+/// The benchmarks' names, as rows have them.
+pub const BENCHMARKS: [&str; 5] = ["needle", "longbench", "longbench-e", "babilong", "ruler"];
+
 /// The model that answers, as far as rows depend on it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
     /// Its name.
     pub name: String,
-    /// SHA-256 over its weights, in hexadecimal; for an endpoint, its address.
+    /// SHA-256 over all its files that matter, in hexadecimal; for an endpoint, its address.
     pub digest: String,
-    /// Where it runs: a device, or `endpoint`.
+    /// Where it runs: `cpu`, `cuda` or `endpoint`.
     pub backend: String,
 }
 
@@ -28,8 +40,12 @@ pub struct Row {
     pub sample: String,
     /// The model's name.
     pub model: String,
-    /// A device, or `endpoint`.
+    /// As [`Model::digest`].
+    pub model_digest: String,
+    /// As [`Model::backend`].
     pub backend: String,
+    /// As [`version`] says.
+    pub version: String,
     /// The method and its parameters.
     #[serde(flatten)]
     pub variant: Variant,
@@ -94,7 +110,9 @@ impl Row {
             dataset: sample.dataset.clone(),
             sample: sample.id.clone(),
             model: model.name.clone(),
+            model_digest: model.digest.clone(),
             backend: model.backend.clone(),
+            version: version(),
             variant: variant.clone(),
             length: sample.length,
             depth: sample.depth,
@@ -118,33 +136,39 @@ impl Row {
     }
 }
 
-/// Everything that an answer and its score depend on: benchmark, data set and sample; model, weights and device; method,
-/// parameters and head scores; prompt and limits of the answer; version of this crate.
+/// Everything that an answer and its score depend on: benchmark, data set and sample; model, its files and device;
+/// method, parameters and head scores; prompt and limits of the answer; version of the results.
 pub fn key(sample: &Sample, model: &Model, variant: &Variant) -> String {
-    let short = |digest: &str| digest.chars().take(16).collect::<String>();
     let scores = variant
         .scores_digest
         .as_deref()
         .map(|digest| format!(" scores {}", short(digest)))
         .unwrap_or_default();
-    let digest = if model.backend == "endpoint" {
+    let files = if model.backend == "endpoint" {
         model.digest.clone()
     } else {
         short(&model.digest)
     };
     format!(
-        "{}/{}/{} | {}@{digest} {} | {variant}{scores} | prompt {} up to {} tokens, stop {:?}, {} | {}",
+        "{}/{}/{} | {}@{files} {} | {variant}{scores} | prompt {}, answer of {} to {} tokens, stop {:?}, {} against {} | {}",
         sample.benchmark,
         sample.dataset,
         sample.id,
         model.name,
         model.backend,
         short(&prompt_digest(sample)),
+        sample.min_tokens,
         sample.max_tokens,
         sample.stop,
         sample.scoring.metric(),
-        env!("CARGO_PKG_VERSION"),
+        short(&digest(&[sample.scoring.expected().as_bytes()])),
+        version(),
     )
+}
+
+/// The beginning of a digest, long enough to tell any two apart.
+pub(crate) fn short(digest: &str) -> String {
+    digest.chars().take(16).collect()
 }
 
 fn prompt_digest(sample: &Sample) -> String {
@@ -186,6 +210,7 @@ pub(crate) mod tests {
                 chat: false,
                 special: true,
             },
+            min_tokens: 0,
             max_tokens: 10,
             stop: vec![],
             scoring: Scoring::Needle {
@@ -223,6 +248,6 @@ pub(crate) mod tests {
             beta: Some(1.2),
             ..Variant::new("headkv").capacity(16)
         };
-        insta::assert_snapshot!(key(&sample("1"), &model(), &variant), @r#"needle/test/1 | m@0123456789abcdef cpu | headkv@16 beta 1.2 scores ffffffffffffffff | prompt cfb358d4efcc0324 up to 10 tokens, stop [], qa_f1 | 0.1.0"#);
+        insta::assert_snapshot!(key(&sample("1"), &model(), &variant), @r#"needle/test/1 | m@0123456789abcdef cpu | headkv@16 beta 1.2 scores ffffffffffffffff | prompt cfb358d4efcc0324, answer of 0 to 10 tokens, stop [], qa_f1 against 8a798890fe938171 | 2 (0.1.0)"#);
     }
 }

@@ -2,54 +2,18 @@
 
 use crate::{
     Backend, Error, Failure, Job, Row, Sample, Variant,
+    progress::{Progress, Standing},
     row::{Model, key},
+    shard::Shard,
     store::Store,
 };
-use indicatif::{ProgressBar, ProgressStyle};
 use std::{
-    str::FromStr,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
-
-/// One part of a run that is spread over several machines: `1/4` is the first of four.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shard {
-    index: usize,
-    count: usize,
-}
-
-impl Default for Shard {
-    fn default() -> Self {
-        Self { index: 1, count: 1 }
-    }
-}
-
-impl Shard {
-    /// Whether the job of that number belongs to this shard.
-    fn owns(self, job: usize) -> bool {
-        job % self.count == self.index - 1
-    }
-}
-
-impl FromStr for Shard {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let numbers = text
-            .split_once('/')
-            .and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
-        match numbers {
-            Some((index, count)) if (1..=count).contains(&index) => Ok(Self { index, count }),
-            _ => Err(Error::Option(format!(
-                "shard `{text}` is not i/n with i from 1 to n, such as 1/4"
-            ))),
-        }
-    }
-}
 
 /// What a run does besides its jobs.
 #[derive(Clone, Copy)]
@@ -123,10 +87,8 @@ pub fn run(
         summary.skipped += had.len();
         todo.push((variant, new));
     }
-    let bar = ProgressBar::new(todo.iter().map(|(_, samples)| samples.len() as u64).sum());
-    let style = ProgressStyle::with_template("{bar:30.cyan/blue} {pos}/{len}  {eta} left  {msg}");
-    bar.set_style(style.map_err(|e| Error::Option(e.to_string()))?);
-    bar.enable_steady_tick(Duration::from_millis(500));
+    let total = todo.iter().map(|(_, samples)| samples.len()).sum();
+    let progress = Progress::new(total)?;
     let shared = Mutex::new(Shared { store, summary });
     for (variant, samples) in todo.iter().filter(|(_, samples)| !samples.is_empty()) {
         if options.stop.load(Ordering::Relaxed) {
@@ -138,7 +100,8 @@ pub fn run(
             samples,
             model,
             backend,
-            bar: &bar,
+            progress: &progress,
+            total,
             next: AtomicUsize::new(0),
             sum: Mutex::new((0.0, 0)),
         };
@@ -155,18 +118,13 @@ pub fn run(
             ends.collect::<Result<Vec<_>, _>>()
         })?;
         let (score, count) = *group.sum.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = format!(
+        progress.say(format!(
             "{variant}: {count} prompts, score {:.1}, {:.1} s",
             mean(score, count),
             started.elapsed().as_secs_f64()
-        );
-        if bar.is_hidden() {
-            eprintln!("{line}")
-        } else {
-            bar.println(line)
-        }
+        ));
     }
-    bar.finish_and_clear();
+    progress.finish();
     let mut summary = shared
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner)
@@ -191,7 +149,9 @@ struct Group<'a> {
     samples: &'a [&'a Sample],
     model: &'a Model,
     backend: &'a dyn Backend,
-    bar: &'a ProgressBar,
+    progress: &'a Progress,
+    /// Jobs of all variants.
+    total: usize,
     next: AtomicUsize,
     /// Sum of the scores, and how many.
     sum: Mutex<(f64, usize)>,
@@ -206,6 +166,7 @@ impl Group<'_> {
             };
             let job = Job {
                 prompt: &sample.prompt,
+                min_tokens: sample.min_tokens,
                 max_tokens: sample.max_tokens,
                 stop: &sample.stop,
             };
@@ -241,14 +202,14 @@ impl Group<'_> {
         summary.tokens += row.tokens;
         let mut sum = self.sum.lock().unwrap_or_else(PoisonError::into_inner);
         *sum = (sum.0 + row.score, sum.1 + 1);
-        let elapsed = self.bar.elapsed().as_secs_f64().max(1e-9);
-        let speed = (summary.prompt_tokens + summary.tokens) as f64 / elapsed;
-        self.bar.set_message(format!(
-            "{speed:.0} tokens/s  {} score {:.1}",
-            self.variant,
-            mean(sum.0, sum.1)
-        ));
-        self.bar.inc(1);
+        self.progress.show(&Standing {
+            done: summary.done + summary.failed,
+            total: self.total,
+            tokens: summary.prompt_tokens + summary.tokens,
+            elapsed: self.progress.elapsed(),
+            variant: self.variant,
+            score: mean(sum.0, sum.1),
+        });
     }
 }
 
@@ -372,15 +333,6 @@ mod tests {
             Results::read(all.path()).unwrap(),
             Results::read(parts.path()).unwrap()
         );
-        for wrong in ["0/2", "3/2", "1", "a/b"] {
-            assert!(
-                wrong
-                    .parse::<Shard>()
-                    .unwrap_err()
-                    .to_string()
-                    .contains("is not i/n")
-            );
-        }
     }
 
     #[test]

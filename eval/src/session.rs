@@ -1,20 +1,21 @@
 //! A whole run: the grid's models are loaded one after the other, every prompt is answered, and reports are written.
 
 use crate::{
-    Backend, Error, Row, Variant,
+    Backend, Error, Row, Sample, Variant,
     datasets::Target,
-    endpoint::{self, Endpoint},
+    endpoint::{self, Endpoint, Key},
     engine::{self, InProcess},
     grid::Grid,
     home::home,
     lines, report,
     row::{self, Model},
-    runner::{self, Shard, Summary},
-    store::{Heads, Results, Store},
+    runner::{self, Summary},
+    shard::Shard,
+    store::{Heads, Results, Run, Store},
 };
 use std::{
     path::{Path, PathBuf},
-    sync::atomic::AtomicBool,
+    sync::atomic::{AtomicBool, Ordering},
     time::Instant,
 };
 use tokenizers::Tokenizer;
@@ -28,7 +29,8 @@ pub struct Options {
     /// The part of the prompts to run here, such as 1/4; `merge` joins the parts
     #[arg(long, value_name = "I/N", default_value = "1/1")]
     pub shard: String,
-    /// Ask an OpenAI-compatible server; --model gives the tokenizer, and the server compresses as it likes
+    /// Ask an OpenAI-compatible server, with the key in HEADKV_API_KEY if it wants one; --model gives the tokenizer, and
+    /// the flags of the methods label the rows, since the server compresses as it likes
     #[arg(long, value_name = "URL")]
     pub endpoint: Option<String>,
     /// The model's name at the server [default: the folder's name]
@@ -61,7 +63,7 @@ impl Default for Options {
 pub struct Outcome {
     /// Sums over all models.
     pub summary: Summary,
-    /// Seconds from after loading to the last row, over all models.
+    /// Seconds from the loaded model to its last row, over all models.
     pub seconds: f64,
     /// The keys of the grid's rows, those that were there before included.
     keys: Vec<String>,
@@ -71,6 +73,11 @@ impl Outcome {
     /// Whether every prompt of the grid (or of its shard) has an answer.
     pub fn complete(&self) -> bool {
         self.summary.failed == 0 && !self.summary.stopped
+    }
+
+    /// Whether a model got as far as its first prompt.
+    pub fn started(&self) -> bool {
+        !self.keys.is_empty()
     }
 
     /// The grid's rows among all rows of the folder.
@@ -96,58 +103,101 @@ pub struct Session<'a> {
     pub stop: &'a AtomicBool,
 }
 
+/// A model that can answer, and what it is asked.
+struct Ready {
+    model: Model,
+    variants: Vec<Variant>,
+    samples: Vec<Sample>,
+    heads: Vec<Heads>,
+    backend: Box<dyn Backend>,
+    /// What it took to make the samples.
+    seconds: f64,
+}
+
 impl Session<'_> {
-    /// Runs the grid. Nothing is written before a model's input has been checked.
+    /// Runs the grid. Nothing is written before the input of all models has been checked.
     ///
     /// # Errors
     /// Wrong input of any kind, or a folder that cannot be written or is in use.
     pub fn run(&self) -> Result<Outcome, Error> {
         let shard: Shard = self.options.shard.parse()?;
+        let models = &self.grid.models;
         let mut outcome = Outcome::default();
-        for path in &self.grid.models {
-            match &self.options.endpoint {
-                Some(url) => self.ask_endpoint(url, path, shard, &mut outcome)?,
-                None => self.ask_engine(path, shard, &mut outcome)?,
+        for path in models {
+            self.variants(path)?;
+        }
+        // Only a loaded model tells whether score files and lengths fit it. The first one is loaded below anyway.
+        for path in models.iter().skip(1).take_while(|_| !self.stopped()) {
+            self.ready(path)?;
+        }
+        for path in models {
+            // Loading a model can take minutes, which nobody wants to wait for after Ctrl-C.
+            if self.stopped() {
+                outcome.summary.stopped = true;
+                break;
             }
+            self.answer(self.ready(path)?, shard, &mut outcome)?;
         }
         Ok(outcome)
     }
 
-    fn ask_engine(&self, path: &Path, shard: Shard, outcome: &mut Outcome) -> Result<(), Error> {
-        // Loading takes long for large models: everything that is cheap to check comes first.
-        engine::check_files(path)?;
-        let variants = engine::variants(&self.grid.methods, path, &home().join("head_scores"))?;
-        let backend = InProcess::load(path, &self.options.device)?;
-        let engine = backend.engine();
-        let mut heads = Vec::new();
-        for variant in &variants {
-            backend.configure(variant)?;
-            heads.extend(backend.heads(variant)?.filter(|_| variant.scores.is_some()));
-        }
-        let digest = engine
-            .files()
-            .digest()
-            .map_err(|e| Error::Backend(e.to_string()))?;
-        let model = Model {
-            name: engine.files().name(),
-            digest,
-            backend: self.options.device.clone(),
-        };
-        let target = Target {
-            model: &model.name,
-            tokenizer: engine.tokenizer(),
-            context: engine.context(),
-        };
-        self.answer(&target, &variants, &model, &backend, &heads, shard, outcome)
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
-    fn ask_endpoint(
-        &self,
-        url: &str,
-        path: &Path,
-        shard: Shard,
-        outcome: &mut Outcome,
-    ) -> Result<(), Error> {
+    /// The variants of a model, after everything that can be checked without loading it.
+    fn variants(&self, path: &Path) -> Result<Vec<Variant>, Error> {
+        if self.options.endpoint.is_some() {
+            return Ok(vec![engine::label(&self.grid.methods)?]);
+        }
+        let methods = self.grid.methods.of_model(&engine::check_files(path)?);
+        engine::variants(&methods, path, &home().join("head_scores"))
+    }
+
+    fn ready(&self, path: &Path) -> Result<Ready, Error> {
+        let variants = self.variants(path)?;
+        match &self.options.endpoint {
+            Some(url) => self.endpoint(url, path, variants),
+            None => self.in_process(path, variants),
+        }
+    }
+
+    fn in_process(&self, path: &Path, variants: Vec<Variant>) -> Result<Ready, Error> {
+        let backend = InProcess::load(path, &self.options.device)?;
+        let name = backend.engine().files().name();
+        let mut heads = Vec::new();
+        for variant in &variants {
+            // Of many models and score files, the message has to name the two that do not fit.
+            backend
+                .configure(variant)
+                .map_err(|e| Error::Backend(format!("{name}, {variant}: {e}")))?;
+            heads.extend(backend.heads(variant)?);
+        }
+        let engine = backend.engine();
+        let digest = engine.files().identity();
+        let model = Model {
+            name,
+            digest: digest.map_err(|e| Error::Backend(e.to_string()))?,
+            backend: kind(&self.options.device),
+        };
+        let started = Instant::now();
+        let samples = self.grid.samples(&Target {
+            model: &model.name,
+            tokenizer: engine.tokenizer(),
+            chat: Some(&|text| backend.chat(text)),
+            context: engine.context(),
+        })?;
+        Ok(Ready {
+            model,
+            variants,
+            samples,
+            heads,
+            backend: Box::new(backend),
+            seconds: started.elapsed().as_secs_f64(),
+        })
+    }
+
+    fn endpoint(&self, url: &str, path: &Path, variants: Vec<Variant>) -> Result<Ready, Error> {
         let file = path.join("tokenizer.json");
         let tokenizer = Tokenizer::from_file(&file).map_err(|e| {
             Error::file(
@@ -160,81 +210,107 @@ impl Session<'_> {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        let name = self.options.endpoint_model.clone().unwrap_or(folder);
+        let name = match &self.options.endpoint_model {
+            Some(_) if self.grid.models.len() > 1 => {
+                return Err(Error::Option(
+                    "--endpoint-model names one model, but there are several; leave it out or run them one by one"
+                        .into(),
+                ));
+            }
+            Some(name) => name.clone(),
+            None => folder,
+        };
         let settings = endpoint::Options {
+            key: Key::from_environment()?,
             concurrency: self.options.concurrency,
             retries: self.options.retries,
             ..endpoint::Options::new(url, &name)
         };
-        let backend = Endpoint::new(settings)?;
-        let model = Model {
-            name,
-            digest: url.into(),
-            backend: "endpoint".into(),
-        };
-        let target = Target {
-            model: &model.name,
+        let started = Instant::now();
+        let samples = self.grid.samples(&Target {
+            model: &name,
             tokenizer: &tokenizer,
+            chat: None,
             context: self.options.endpoint_context,
-        };
-        self.answer(
-            &target,
-            &[Variant::new("endpoint")],
-            &model,
-            &backend,
-            &[],
-            shard,
-            outcome,
-        )
+        })?;
+        Ok(Ready {
+            backend: Box::new(Endpoint::new(settings)?),
+            model: Model {
+                name,
+                digest: url.into(),
+                backend: "endpoint".into(),
+            },
+            variants,
+            samples,
+            heads: Vec::new(),
+            seconds: started.elapsed().as_secs_f64(),
+        })
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "what a model brings, and what the session adds to it"
-    )]
-    fn answer(
-        &self,
-        target: &Target,
-        variants: &[Variant],
-        model: &Model,
-        backend: &dyn Backend,
-        heads: &[Heads],
-        shard: Shard,
-        outcome: &mut Outcome,
-    ) -> Result<(), Error> {
+    fn answer(&self, ready: Ready, shard: Shard, outcome: &mut Outcome) -> Result<(), Error> {
+        let Ready {
+            model,
+            variants,
+            samples,
+            heads,
+            backend,
+            seconds,
+        } = ready;
         let started = Instant::now();
-        let samples = self.grid.samples(target)?;
         let mut store = Store::open(self.out)?;
-        store.add_run(self.command)?;
-        for heads in heads {
+        store.add_run(&self.provenance()?)?;
+        for heads in &heads {
             store.add_heads(heads)?;
         }
         let options = runner::Options {
             shard,
             stop: self.stop,
         };
-        let summary = runner::run(&samples, variants, model, backend, &mut store, options)?;
+        let summary = runner::run(&samples, &variants, &model, &*backend, &mut store, options)?;
         outcome.summary.add(summary);
-        outcome.seconds += started.elapsed().as_secs_f64();
+        outcome.seconds += seconds + started.elapsed().as_secs_f64();
         let keys = variants.iter().flat_map(|variant| {
             samples
                 .iter()
-                .map(|sample| row::key(sample, model, variant))
+                .map(|sample| row::key(sample, &model, variant))
         });
         outcome.keys.extend(keys);
         Ok(())
     }
+
+    fn provenance(&self) -> Result<Run, Error> {
+        let device = match &self.options.endpoint {
+            Some(url) => url.clone(),
+            None => self.options.device.clone(),
+        };
+        Ok(Run {
+            command: self.command.into(),
+            grid_file: self.grid.file.clone(),
+            settings: self.grid.settings()?,
+            device,
+            version: row::version(),
+        })
+    }
+}
+
+/// The device without its number: whichever GPU of a machine ran a shard, its rows belong with the others.
+fn kind(device: &str) -> String {
+    device.split(':').next().unwrap_or(device).into()
 }
 
 /// Writes report.html, report.md and report.csv of a folder's results into `to`.
 ///
 /// # Errors
 /// A folder that cannot be written.
-pub fn write_reports(results: &Results, to: &Path) -> Result<PathBuf, Error> {
+pub fn write_reports(
+    results: &Results,
+    to: &Path,
+    options: &report::Options,
+) -> Result<PathBuf, Error> {
     let tables = report::tables(&results.rows);
     lines::write_whole(&to.join("report.md"), &report::markdown(&tables))?;
     lines::write_whole(&to.join("report.csv"), &report::csv(&tables))?;
     let page = to.join("report.html");
-    lines::write_whole(&page, &report::html(results)?)?;
+    lines::write_whole(&page, &report::html(results, options)?)?;
     Ok(page)
 }

@@ -1,11 +1,13 @@
 //! Results on disk: one JSON line per answer, written as it comes, never twice.
 //!
-//! A folder holds `rows.jsonl` ([`Row`](crate::Row)), `prompts.jsonl` (each prompt once), `heads.jsonl` ([`Heads`]) and `runs.jsonl`
-//! (the command lines). Every file only grows by whole lines; a line that a crash tore is dropped at the next start.
+//! A folder holds `rows.jsonl` ([`Row`](crate::Row)), `prompts.jsonl` (each prompt once), `heads.jsonl` ([`Heads`]) and
+//! `runs.jsonl` ([`Run`]). Every file only grows by whole lines; a line that a crash tore is dropped at the next start.
 
 use crate::{
-    Error, Row,
+    Error, Row, Variant,
     lines::{append, open_lines, read_lines, write_lines},
+    row::BENCHMARKS,
+    suggest,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
@@ -33,10 +35,25 @@ struct PromptLine {
 pub struct Heads {
     /// The model's name.
     pub model: String,
-    /// The variant, as it is shown.
-    pub variant: String,
+    /// The variant.
+    pub variant: Variant,
     /// Tokens kept per head, window included: `[layer][head]`.
     pub capacities: Vec<Vec<usize>>,
+}
+
+/// How a run was started, for whoever wants to repeat it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// The command line, in a shell's notation.
+    pub command: String,
+    /// The grid file's text, if it had one.
+    pub grid_file: Option<String>,
+    /// Everything that was asked for as a grid file, defaults and seeds included.
+    pub settings: String,
+    /// The device as it was named, or the endpoint's address.
+    pub device: String,
+    /// The version of the results, as rows have it.
+    pub version: String,
 }
 
 /// A folder of results, locked against other runs.
@@ -110,12 +127,12 @@ impl Store {
         self.add_once(HEADS, heads)
     }
 
-    /// Remembers how the run was started, in a shell's notation.
+    /// Remembers how the run was started.
     ///
     /// # Errors
     /// [`Error::Write`], or a malformed line in the file.
-    pub fn add_run(&self, command: &str) -> Result<(), Error> {
-        self.add_once(RUNS, &command.to_string())
+    pub fn add_run(&self, run: &Run) -> Result<(), Error> {
+        self.add_once(RUNS, run)
     }
 
     fn add_once<T: Serialize + DeserializeOwned + PartialEq>(
@@ -141,8 +158,8 @@ pub struct Results {
     pub prompts: HashMap<String, String>,
     /// What each head keeps.
     pub heads: Vec<Heads>,
-    /// Command lines.
-    pub runs: Vec<String>,
+    /// How the runs were started.
+    pub runs: Vec<Run>,
 }
 
 impl Results {
@@ -187,15 +204,31 @@ impl Results {
         add_new(&mut self.runs, other.runs);
     }
 
-    /// Takes out what these benchmarks' data say: prompts, right answers, and the model's, which may quote them.
-    pub fn withhold(&mut self, benchmarks: &[String]) {
+    /// Takes out what these benchmarks' data say: prompts, right answers, and the model's, which may quote them. A
+    /// benchmark's name covers its editions: `longbench` withholds `longbench-e` too.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for a name that is no benchmark: texts that were to be withheld must not slip through by a typo.
+    pub fn withhold(&mut self, benchmarks: &[String]) -> Result<(), Error> {
+        if let Some(name) = benchmarks
+            .iter()
+            .find(|name| !BENCHMARKS.contains(&name.as_str()))
+        {
+            let message = suggest::unknown("benchmark", name, BENCHMARKS);
+            return Err(Error::Option(format!("--withhold: {message}")));
+        }
+        let edition = |of: &str, name: &str| {
+            of.strip_prefix(name)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        };
         for row in &mut self.rows {
-            if benchmarks.contains(&row.benchmark) {
+            if benchmarks.iter().any(|name| edition(&row.benchmark, name)) {
                 self.prompts.remove(&row.prompt);
                 row.answer = WITHHELD.into();
                 row.expected = WITHHELD.into();
             }
         }
+        Ok(())
     }
 
     /// Writes a folder that [`Results::read`] and [`Store::open`] understand; each file appears whole or not at all.
@@ -294,13 +327,27 @@ mod tests {
         store.add(&row("1", Ok("no")), "a secret").unwrap();
         let whole = Results::read(dir.path()).unwrap();
         let mut results = whole.clone();
-        results.withhold(&["longbench".into()]);
+        results.withhold(&["longbench".into()]).unwrap();
         assert_eq!(results, whole);
-        results.withhold(&["needle".into()]);
+        let message = results
+            .withhold(&["neddle".into()])
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            message,
+            "--withhold: unknown benchmark `neddle`; did you mean needle?"
+        );
+        assert_eq!(results, whole);
+        results.withhold(&["needle".into()]).unwrap();
         assert!(results.prompts.is_empty());
-        let row = &results.rows[0];
+        let row = results.rows[0].clone();
         assert_eq!((&*row.answer, &*row.expected), (WITHHELD, WITHHELD));
         assert_eq!(row.score, whole.rows[0].score);
+
+        results.rows[0].benchmark = "longbench-e".into();
+        results.rows[0].answer = "a secret".into();
+        results.withhold(&["longbench".into()]).unwrap();
+        assert_eq!(results.rows[0].answer, WITHHELD);
     }
 
     #[test]
@@ -315,7 +362,14 @@ mod tests {
         store.add(&row("1", Ok("yes")), "p").unwrap();
         let mut store = Store::open(b.path()).unwrap();
         store.add(&failed, "p").unwrap();
-        store.add_run("headkv-eval needle").unwrap();
+        let run = Run {
+            command: "headkv-eval needle".into(),
+            grid_file: None,
+            settings: "models = []".into(),
+            device: "cpu".into(),
+            version: "1".into(),
+        };
+        store.add_run(&run).unwrap();
         assert!(!store.has(&failed.key));
         store.add(&row("2", Ok("no")), "q").unwrap();
         let mut results = Results::read(a.path()).unwrap();

@@ -35,6 +35,24 @@ impl Variant {
         self.capacity = Some(tokens);
         self
     }
+
+    /// Whether both are the same configuration. Where the score file lies makes no difference: its digest tells.
+    pub fn same(&self, other: &Self) -> bool {
+        let anywhere = |variant: &Self| Self {
+            scores: variant
+                .scores
+                .clone()
+                .filter(|_| variant.scores_digest.is_none()),
+            ..variant.clone()
+        };
+        anywhere(self) == anywhere(other)
+    }
+
+    /// The score file's name without folder and ending.
+    pub fn scores_name(&self) -> Option<String> {
+        let stem = self.scores.as_deref()?.file_stem()?;
+        Some(stem.to_string_lossy().into_owned())
+    }
 }
 
 /// `headkv@16 beta 1.2`, as in tables; the score file is named only by its kind.

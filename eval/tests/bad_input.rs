@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    path::Path,
     process::{Command, Output},
 };
 
@@ -102,6 +101,41 @@ fn wrong_data_and_grids_are_named() {
 }
 
 #[test]
+fn all_models_are_checked_before_the_first_one_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny");
+    refuses(
+        &["needle", "--model", tiny, "--model", "no/such/model"],
+        &["no/such/model", "check --model"],
+    );
+    // Only a loaded model tells that its score file is another one's.
+    let other = dir.path().join("other");
+    fs::create_dir(&other).unwrap();
+    for entry in fs::read_dir(tiny).unwrap().flatten() {
+        std::os::unix::fs::symlink(entry.path(), other.join(entry.file_name())).unwrap();
+    }
+    let scores = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../head_scores/tiny_retrieval.json"
+    );
+    fs::copy(scores, dir.path().join("tiny.json")).unwrap();
+    fs::write(dir.path().join("other.json"), r#"{"0-0": [1], "0-1": [2]}"#).unwrap();
+    let models = format!("{tiny},{}", other.display());
+    let files = dir.path().join("{model}.json");
+    refuses(
+        &[
+            "needle",
+            "--lengths=300",
+            "--model",
+            &models,
+            "--scores",
+            files.to_str().unwrap(),
+        ],
+        &["other, headkv@16", "1 layers x 2 heads", "8 x 8"],
+    );
+}
+
+#[test]
 fn an_unwritable_folder_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let blocked = dir.path().join("file");
@@ -132,66 +166,4 @@ fn help_shows_an_example() {
         assert!(output.status.success());
         assert!(String::from_utf8_lossy(&output.stdout).contains("Example: headkv-eval"));
     }
-}
-
-#[test]
-fn a_small_run_brings_a_table_a_report_and_rows() {
-    let dir = tempfile::tempdir().unwrap();
-    let args = [
-        "needle",
-        "--lengths",
-        "300",
-        "--depths",
-        "0,50,100",
-        "--capacity",
-        "16",
-        "--method",
-        "full,snapkv",
-    ];
-    let output = Command::new(env!("CARGO_BIN_EXE_headkv-eval"))
-        .args(args)
-        .current_dir(&dir)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let table = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        table.contains("| full") && table.contains("| snapkv@16"),
-        "{table}"
-    );
-    let out = Path::new("headkv-out/needle");
-    let rows = fs::read_to_string(dir.path().join(out).join("rows.jsonl")).unwrap();
-    assert_eq!(rows.lines().count(), 6);
-    for line in rows.lines() {
-        let row: serde_json::Value = serde_json::from_str(line).unwrap();
-        for field in [
-            "benchmark",
-            "model",
-            "method",
-            "capacity",
-            "beta",
-            "length",
-            "depth",
-            "prompt_tokens",
-            "answer",
-            "f1",
-            "rouge1",
-            "kv_bytes",
-        ] {
-            assert!(row.get(field).is_some(), "{line} lacks {field}");
-        }
-        assert!((0.0..=1.0).contains(&row["f1"].as_f64().unwrap()));
-    }
-    let full = rows.lines().find(|line| line.contains("\"full\"")).unwrap();
-    assert!(full.contains("\"f1\":1.0"), "{full}");
-    let page = fs::read_to_string(dir.path().join(out).join("report.html")).unwrap();
-    assert_eq!(page.matches("<svg").count(), 2);
-    assert!(
-        !page.contains("http://") || page.contains("www.w3.org"),
-        "self-contained"
-    );
 }

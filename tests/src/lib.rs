@@ -1,6 +1,13 @@
 //! What the behaviour tests share: where things lie, and how a test says that it was skipped.
 
-use std::path::{Path, PathBuf};
+mod page;
+
+pub use page::assert_self_contained;
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 /// The workspace's root.
 pub fn root() -> &'static Path {
@@ -19,9 +26,18 @@ pub fn goldens() -> Option<PathBuf> {
 
 /// Public data for tests and trials, or a visible note that the test is skipped.
 pub fn upstream_data(name: &str) -> Option<PathBuf> {
-    external("HEADKV_DATA", "../shared/upstream-data")
-        .map(|dir| dir.join(name))
-        .filter(|path| path.exists())
+    let path = external("HEADKV_DATA", "../shared/upstream-data")?.join(name);
+    if path.exists() {
+        return Some(path);
+    }
+    skipped(format_args!("{} is not there", path.display()));
+    None
+}
+
+/// Says why a test, or a case of it, did not run.
+pub fn skipped(why: impl std::fmt::Display) {
+    // Not eprintln!, which the test harness keeps to itself when a test passes.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
 }
 
 fn external(variable: &str, default: &str) -> Option<PathBuf> {
@@ -29,9 +45,9 @@ fn external(variable: &str, default: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    eprintln!(
-        "SKIPPED: {} is not there (set {variable} to run this test)",
+    skipped(format_args!(
+        "{} is not there (set {variable} to run this test)",
         path.display()
-    );
+    ));
     None
 }

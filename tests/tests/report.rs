@@ -1,10 +1,11 @@
 //! The numbers behind tables and charts, and the page that shows them.
 
 use headkv_eval::{
-    Completion, Row, Sample, Variant, report,
+    Completion, Row, Sample, Variant,
+    report::{self, Options},
     row::Model,
     sample::{Prompt, Scoring},
-    store::{Heads, Results},
+    store::{Heads, Results, Run},
 };
 
 fn sample(length: usize, depth: f64) -> Sample {
@@ -21,6 +22,7 @@ fn sample(length: usize, depth: f64) -> Sample {
             chat: false,
             special: true,
         },
+        min_tokens: 0,
         max_tokens: 8,
         stop: vec![],
         scoring: Scoring::Needle {
@@ -38,20 +40,36 @@ fn results() -> Results {
         backend: "cpu".into(),
     };
     let mut results = Results {
-        runs: vec!["headkv-eval needle".into()],
+        runs: vec![Run {
+            command: "headkv-eval run grid.toml".into(),
+            grid_file: Some("models = ['tiny'] # mine".into()),
+            settings: "[needle]\nseed = 7".into(),
+            device: "cuda:1".into(),
+            version: "2".into(),
+        }],
         ..Results::default()
     };
-    let headkv = |capacity, beta| Variant {
+    let headkv = |capacity, beta, file: &str| Variant {
         beta: Some(beta),
+        scores: Some(format!("scores/{file}.json").into()),
+        scores_digest: Some(format!("digest of {file}")),
         ..Variant::new("headkv").capacity(capacity)
+    };
+    let wide = |capacity| Variant {
+        settings: vec!["window=4".into()],
+        ..Variant::new("snapkv").capacity(capacity)
     };
     let variants = [
         (Variant::new("full"), 40_000, 9),
         (Variant::new("snapkv").capacity(16), 400, 2),
         (Variant::new("snapkv").capacity(32), 800, 4),
-        (headkv(16, 1.2), 400, 5),
-        (headkv(16, 2.0), 400, 6),
-        (headkv(32, 1.2), 800, 6),
+        (wide(16), 400, 1),
+        (wide(32), 800, 2),
+        (headkv(16, 1.2, "good"), 400, 5),
+        (headkv(16, 2.0, "good"), 400, 6),
+        (headkv(32, 1.2, "good"), 800, 6),
+        (headkv(16, 1.2, "poor"), 400, 3),
+        (headkv(32, 1.2, "poor"), 800, 4),
     ];
     for (variant, kv_bytes, right) in variants {
         let cells = [
@@ -89,11 +107,18 @@ fn results() -> Results {
             );
         }
     }
-    results.heads.push(Heads {
-        model: "tiny".into(),
-        variant: "headkv@16 beta 1.2".into(),
-        capacities: vec![vec![9, 10], vec![40, 9]],
-    });
+    let capacities = [
+        (headkv(16, 1.2, "good"), vec![vec![9, 10], vec![40, 9]]),
+        (headkv(16, 1.2, "poor"), vec![vec![20, 20], vec![14, 14]]),
+        (Variant::new("snapkv").capacity(16), vec![vec![16; 2]; 2]),
+    ];
+    results.heads = capacities
+        .map(|(variant, capacities)| Heads {
+            model: "tiny".into(),
+            variant,
+            capacities,
+        })
+        .into();
     results
 }
 
@@ -111,23 +136,102 @@ fn markdown_and_csv() {
 }
 
 #[test]
+fn the_numbers_behind_the_pictures() {
+    insta::assert_json_snapshot!(report::figures(&results()));
+}
+
+#[test]
+fn rows_of_different_setups_are_not_averaged() {
+    let mut results = results();
+    let changes: [fn(&mut Row); 4] = [
+        |row| row.protocol = "chat".into(),
+        |row| row.backend = "cuda".into(),
+        |row| row.model_digest = "def".into(),
+        |row| row.version = "1".into(),
+    ];
+    let rows = results.rows.clone();
+    let alone = report::tables(&rows);
+    for change in changes {
+        let more = rows.iter().map(|row| {
+            let mut row = Row {
+                score: 0.0,
+                ..row.clone()
+            };
+            change(&mut row);
+            row
+        });
+        results.rows = rows.iter().cloned().chain(more).collect();
+        let tables = report::tables(&results.rows);
+        assert_eq!(tables.len(), 2);
+        let lines = |table: &report::Table| table.lines.clone();
+        assert!(tables.iter().any(|table| lines(table) == lines(&alone[0])));
+        assert_ne!(tables[0].title, tables[1].title);
+        assert_eq!(report::figures(&results).tables.len(), 2);
+    }
+}
+
+#[test]
+fn where_the_score_file_lay_does_not_matter() {
+    let mut results = results();
+    let before = report::tables(&results.rows)[0].lines.len();
+    for row in results.rows.iter_mut().step_by(2) {
+        let moved = |path: &std::path::PathBuf| std::path::Path::new("/elsewhere").join(path);
+        row.variant.scores = row.variant.scores.as_ref().map(moved);
+    }
+    assert_eq!(report::tables(&results.rows)[0].lines.len(), before);
+}
+
+#[test]
+fn failures_can_be_counted_and_seen() {
+    let results = results();
+    let found = report::failures(&results, &Options::default());
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].failed, found[0].examples.len()), (5, 3));
+    let all = Options {
+        failures: 100,
+        ..Options::default()
+    };
+    let found = report::failures(&results, &all);
+    assert_eq!(found[0].examples.len(), 5);
+    insta::assert_json_snapshot!("failures", found[0].examples[0]);
+}
+
+#[test]
 fn the_page_shows_everything_and_needs_nothing_else() {
-    let page = report::html(&results()).unwrap();
-    // Six heatmaps, two kinds of curves, one map of heads.
-    assert_eq!(page.matches("<svg").count(), 6 + 2 + 1);
+    let results = results();
+    let page = report::html(&results, &Options::default()).unwrap();
+    // A heatmap for each variant, two kinds of curves, three maps of heads.
+    assert_eq!(page.matches("<svg").count(), 10 + 2 + 3);
     for shown in [
-        "headkv@16 beta 1.2",
+        "headkv@16 beta 1.2 good",
+        "tiny, headkv@16 beta 1.2, scores poor",
         "the engine &amp; its &lt;fault&gt;",
         "&lt;b&gt;context",
-        "headkv-eval needle",
-        "<details>",
+        "<mark>eat a sandwich</mark>",
+        // What it takes to repeat it.
+        "headkv-eval run grid.toml",
+        "models = [&#x27;tiny&#x27;] # mine",
+        "seed = 7",
+        "cuda:1",
+        "digest of good",
+        "<code>abc</code>",
     ] {
         assert!(page.contains(shown), "{shown}");
     }
-    let elsewhere = page
-        .split("http")
-        .skip(1)
-        .find(|rest| !rest.starts_with("://www.w3.org/"));
-    assert_eq!(elsewhere, None);
-    assert!(!page.contains("<script") && !page.contains("<link"));
+    // The best of a capacity are marked, and nothing else.
+    let best: usize = report::tables(&results.rows)[0]
+        .lines
+        .iter()
+        .map(|line| line.best.iter().filter(|best| **best).count())
+        .sum();
+    assert!(best > 0);
+    assert_eq!(page.matches("class=\"best\"").count(), best);
+    assert!(page.contains("class=\"average best\""));
+    // Whatever there is to see is one click away.
+    let nested = page.split("<details").skip(1).any(|rest| {
+        rest.find("<details")
+            .is_some_and(|next| rest.find("</details>").is_none_or(|end| next < end))
+    });
+    assert!(!nested);
+    headkv_tests::assert_self_contained(&page);
 }

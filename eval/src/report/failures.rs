@@ -1,133 +1,325 @@
-//! Wrong and missing answers, worst first, with their prompts.
+//! Wrong and missing answers, one sample after the other, with what each variant said.
 
-use super::numbers::{by_variant, column};
-use crate::{Row, store::Results};
+use super::{
+    Options,
+    names::names,
+    numbers::{by_variant, column},
+    setup::{Group, groups},
+};
+use crate::{Row, Variant, store::Results};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
-/// Examples per variant.
-const EXAMPLES: usize = 5;
-/// An answer below this score is shown.
+/// An answer below this score is wrong, unless the metric has no right and wrong.
 const WRONG: f64 = 0.5;
-/// Characters of a prompt that are shown from its ends and around the expected answer.
-const SHOWN: usize = 600;
+/// Metrics by which even good answers score low: their worst answers are shown, whatever they score.
+const GRADED: [&str; 3] = ["rouge", "rouge_zh", "code_sim"];
+/// Bytes up to which a prompt is shown whole.
+const WHOLE: usize = 40_000;
+/// Bytes of a longer prompt that are shown from its ends, and around the expected answer.
+const SHOWN: usize = 2_000;
 
-/// One answer that is wrong or missing.
-#[derive(Serialize)]
-pub struct Failure {
-    name: String,
-    score: String,
-    answer: String,
-    expected: String,
-    error: Option<String>,
-    prompt: String,
-}
-
-/// Examples of one variant.
-#[derive(Serialize)]
+/// The failures of one data set.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Failures {
-    variant: String,
-    model: String,
-    count: usize,
-    examples: Vec<Failure>,
+    /// The table's title and the data set.
+    pub title: String,
+    /// Whether the metric has no right and wrong, so that these are just the worst answers.
+    pub graded: bool,
+    /// Samples with a wrong or missing answer.
+    pub failed: usize,
+    /// Samples in all.
+    pub samples: usize,
+    /// The first of them.
+    pub examples: Vec<Example>,
 }
 
-/// The failures of every variant and model that has some.
-pub fn failures(results: &Results) -> Vec<Failures> {
-    let mut models: Vec<&str> = results.rows.iter().map(|row| row.model.as_str()).collect();
-    models.sort_unstable();
-    models.dedup();
+/// One sample.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Example {
+    /// Column, sample and depth.
+    pub name: String,
+    /// Which variants were wrong.
+    pub wrong: Vec<String>,
+    /// What a right answer says.
+    pub expected: String,
+    /// What the variants said.
+    pub answers: Vec<Answer>,
+    /// The prompt in pieces; some are the expected answer.
+    pub prompt: Vec<Piece>,
+}
+
+/// What one variant said.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Answer {
+    /// The variant.
+    pub variant: String,
+    /// Percent.
+    pub score: f64,
+    /// The answer's text.
+    pub text: String,
+    /// Why there is none.
+    pub error: Option<String>,
+}
+
+/// A piece of a prompt.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Piece {
+    /// The text.
+    pub text: String,
+    /// Whether it is the expected answer.
+    pub answer: bool,
+}
+
+/// The failures of every data set that has some. First come the samples where compression cost most, then those that
+/// nobody answered well.
+pub fn failures(results: &Results, options: &Options) -> Vec<Failures> {
     let mut all = Vec::new();
-    for model in models {
-        let rows: Vec<&Row> = results
-            .rows
-            .iter()
-            .filter(|row| row.model == model)
-            .collect();
-        for (variant, rows) in by_variant(&rows) {
-            let mut wrong: Vec<&Row> = rows.into_iter().filter(|row| row.score < WRONG).collect();
-            wrong.sort_by(|a, b| a.score.total_cmp(&b.score).then_with(|| a.key.cmp(&b.key)));
-            if !wrong.is_empty() {
-                let examples = wrong
-                    .iter()
-                    .take(EXAMPLES)
-                    .map(|row| failure(row, results))
-                    .collect();
-                all.push(Failures {
-                    variant: variant.to_string(),
-                    model: model.into(),
-                    count: wrong.len(),
-                    examples,
-                });
-            }
+    for group in groups(&results.rows) {
+        let mut datasets: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
+        for row in &group.rows {
+            datasets.entry(&row.dataset).or_default().push(row);
+        }
+        for (dataset, rows) in datasets {
+            let found = of_dataset(&group, dataset, &rows, results, options);
+            all.extend(Some(found).filter(|found| found.failed > 0));
         }
     }
     all
 }
 
-fn failure(row: &Row, results: &Results) -> Failure {
-    let depth = row
-        .depth
-        .map(|depth| format!(", depth {depth} %"))
-        .unwrap_or_default();
-    let prompt = results
-        .prompts
-        .get(&row.prompt)
-        .map_or("(not kept)", String::as_str);
-    Failure {
-        name: format!(
-            "{} {}, sample {}{depth}",
-            row.benchmark,
-            column(row),
-            row.sample
-        ),
-        score: format!("{:.0}", 100.0 * row.score),
-        answer: row.answer.clone(),
-        expected: row.expected.clone(),
-        error: row.error.clone(),
-        prompt: excerpt(prompt, &row.expected),
+fn of_dataset(
+    group: &Group,
+    dataset: &str,
+    rows: &[&Row],
+    results: &Results,
+    options: &Options,
+) -> Failures {
+    let variants: Vec<&Variant> = by_variant(rows).into_iter().map(|(v, _)| v).collect();
+    let names = names(&variants);
+    let mut samples: BTreeMap<(&str, &str), Vec<(usize, &Row)>> = BTreeMap::new();
+    for row in rows {
+        let place = variants.iter().position(|v| v.same(&row.variant));
+        let sample = samples.entry((&row.prompt, &row.sample)).or_default();
+        sample.push((place.unwrap_or(0), row));
+    }
+    let count = samples.len();
+    let mut failed: Vec<Vec<(usize, &Row)>> = samples
+        .into_values()
+        .filter(|answers| answers.iter().any(|(_, row)| shown(row)))
+        .collect();
+    for answers in &mut failed {
+        answers.sort_by_key(|(place, _)| *place);
+    }
+    failed.sort_by(|a, b| {
+        let name = |answers: &[(usize, &Row)]| answers.first().map(|(_, row)| row.key.clone());
+        loss(b)
+            .total_cmp(&loss(a))
+            .then(mean(a).total_cmp(&mean(b)))
+            .then_with(|| name(a).cmp(&name(b)))
+    });
+    Failures {
+        title: format!("{} · {dataset}", group.title),
+        graded: rows.iter().any(|row| graded(row)),
+        failed: failed.len(),
+        samples: count,
+        examples: failed
+            .iter()
+            .take(options.failures)
+            .filter_map(|answers| example(answers, &names, results, options))
+            .collect(),
     }
 }
 
-/// The prompt's ends, and the place where the expected answer stands.
-fn excerpt(prompt: &str, expected: &str) -> String {
+fn graded(row: &Row) -> bool {
+    GRADED.contains(&row.metric.as_str())
+}
+
+fn wrong(row: &Row) -> bool {
+    row.error.is_some() || (row.score < WRONG && !graded(row))
+}
+
+fn shown(row: &Row) -> bool {
+    wrong(row) || graded(row)
+}
+
+/// The most that a variant lost against `full`, 0 to 1; 0 where `full` was not run.
+fn loss(answers: &[(usize, &Row)]) -> f64 {
+    let full = answers.iter().find(|(_, row)| row.variant.method == "full");
+    full.map_or(0.0, |(_, full)| {
+        answers
+            .iter()
+            .map(|(_, row)| full.score - row.score)
+            .fold(0.0, f64::max)
+    })
+}
+
+fn mean(answers: &[(usize, &Row)]) -> f64 {
+    answers.iter().map(|(_, row)| row.score).sum::<f64>() / answers.len().max(1) as f64
+}
+
+fn example(
+    answers: &[(usize, &Row)],
+    names: &[String],
+    results: &Results,
+    options: &Options,
+) -> Option<Example> {
+    let (_, first) = answers.first()?;
+    let depth = first
+        .depth
+        .map(|depth| format!(", depth {depth} %"))
+        .unwrap_or_default();
+    let prompt = results.prompts.get(&first.prompt);
+    let limit = if options.whole_prompts {
+        usize::MAX
+    } else {
+        WHOLE
+    };
+    Some(Example {
+        name: format!("{}, sample {}{depth}", column(first), first.sample),
+        wrong: answers
+            .iter()
+            .filter(|(_, row)| wrong(row))
+            .map(|(place, _)| names[*place].clone())
+            .collect(),
+        expected: first.expected.clone(),
+        answers: answers
+            .iter()
+            .map(|(place, row)| Answer {
+                variant: names[*place].clone(),
+                score: 100.0 * row.score,
+                text: row.answer.clone(),
+                error: row.error.clone(),
+            })
+            .collect(),
+        prompt: pieces(
+            prompt.map_or("(not kept)", String::as_str),
+            &first.expected,
+            limit,
+        ),
+    })
+}
+
+/// The prompt with the expected answer marked; of one longer than `limit` bytes its ends and the answer's surroundings.
+fn pieces(prompt: &str, expected: &str, limit: usize) -> Vec<Piece> {
     let near = |at: usize| prompt.floor_char_boundary(at.min(prompt.len()));
-    let answer = prompt
-        .find(expected)
-        .filter(|_| !expected.is_empty())
-        .map(|at| near(at.saturating_sub(SHOWN / 2))..near(at + expected.len() + SHOWN / 2));
-    let first = 0..near(SHOWN);
-    let last = near(prompt.len().saturating_sub(SHOWN))..prompt.len();
-    let mut text = String::new();
+    let found = prompt.find(expected).filter(|_| !expected.is_empty());
+    let answer = found.map_or(0..0, |at| at..at + expected.len());
+    let parts = if prompt.len() <= limit {
+        vec![0..prompt.len()]
+    } else {
+        let around = near(answer.start.saturating_sub(SHOWN / 2))..near(answer.end + SHOWN / 2);
+        let last = near(prompt.len() - SHOWN)..prompt.len();
+        vec![0..near(SHOWN), around, last]
+    };
+    let mut pieces = Vec::new();
     let mut end = 0;
-    for part in [Some(first), answer, Some(last)].into_iter().flatten() {
-        if part.end <= end {
+    let mut add = |text: &str, answer: bool| {
+        if !text.is_empty() {
+            pieces.push(Piece {
+                text: text.into(),
+                answer,
+            });
+        }
+    };
+    for part in parts {
+        let start = part.start.max(end);
+        if part.end <= start {
             continue;
         }
-        if part.start > end {
-            text.push_str(&format!(
-                "\n[... {} characters ...]\n",
-                prompt[end..part.start].chars().count()
-            ));
+        if start > end {
+            let left_out = prompt[end..start].chars().count();
+            add(&format!("\n[... {left_out} characters ...]\n"), false);
         }
-        text.push_str(&prompt[part.start.max(end)..part.end]);
+        let marked = answer.start.clamp(start, part.end)..answer.end.clamp(start, part.end);
+        add(&prompt[start..marked.start], false);
+        add(&prompt[marked.clone()], true);
+        add(&prompt[marked.end..part.end], false);
         end = part.end;
     }
-    text
+    pieces
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::row::tests::row;
+
+    fn text(pieces: &[Piece]) -> String {
+        pieces.iter().map(|piece| piece.text.as_str()).collect()
+    }
 
     #[test]
-    fn an_excerpt_shows_ends_and_answer() {
-        let prompt = format!("begin{}the needle{}end", "x".repeat(5000), "y".repeat(5000));
-        let shown = excerpt(&prompt, "the needle");
-        assert!(
-            shown.starts_with("begin") && shown.ends_with("end") && shown.contains("the needle")
-        );
+    fn a_long_prompt_shows_ends_and_answer() {
+        let prompt = format!("begin{}the needle{}end", "x".repeat(9000), "y".repeat(9000));
+        let short = pieces(&prompt, "the needle", 10_000);
+        let shown = text(&short);
+        assert!(shown.starts_with("begin") && shown.ends_with("end"));
         assert_eq!(shown.matches("characters ...]").count(), 2);
-        assert_eq!(excerpt("short", "none"), "short");
-        assert_eq!(excerpt("short", "short"), "short");
+        let marked: Vec<_> = short.iter().filter(|piece| piece.answer).collect();
+        assert_eq!((marked.len(), marked[0].text.as_str()), (1, "the needle"));
+        assert_eq!(text(&pieces(&prompt, "the needle", usize::MAX)), prompt);
+        assert_eq!(text(&pieces("short", "none", 10)), "short");
+        let answer = |text: &str| Piece {
+            text: text.into(),
+            answer: true,
+        };
+        assert_eq!(pieces("short", "short", 10), [answer("short")]);
+    }
+
+    /// Rows of two variants: what `full` and `snapkv` scored on each sample.
+    fn found(metric: &str, scores: &[(f64, f64)], limit: usize) -> Failures {
+        let mut results = Results::default();
+        for (at, (full, snapkv)) in scores.iter().enumerate() {
+            for (method, score) in [("full", full), ("snapkv", snapkv)] {
+                results.rows.push(Row {
+                    score: *score,
+                    metric: metric.into(),
+                    variant: Variant::new(method),
+                    ..row(&at.to_string(), Ok("said"))
+                });
+            }
+        }
+        let options = Options {
+            failures: limit,
+            ..Options::default()
+        };
+        failures(&results, &options).pop().unwrap()
+    }
+
+    #[test]
+    fn the_costliest_come_first() {
+        let found = found(
+            "qa_f1",
+            &[(1.0, 1.0), (0.0, 0.0), (1.0, 0.2), (0.9, 0.4)],
+            2,
+        );
+        assert_eq!((found.failed, found.samples, found.graded), (3, 4, false));
+        let names: Vec<_> = found
+            .examples
+            .iter()
+            .map(|e| (e.name.as_str(), e.wrong.join(", ")))
+            .collect();
+        assert_eq!(
+            names,
+            [
+                ("test 100, sample 2, depth 40 %", "snapkv".to_string()),
+                ("test 100, sample 3, depth 40 %", "snapkv".to_string())
+            ]
+        );
+    }
+
+    #[test]
+    fn where_nothing_is_right_or_wrong_the_worst_are_shown() {
+        let found = found("rouge", &[(0.3, 0.3), (0.2, 0.2), (0.9, 0.1)], 9);
+        assert_eq!((found.failed, found.graded), (3, true));
+        assert!(
+            found
+                .examples
+                .iter()
+                .all(|example| example.wrong.is_empty())
+        );
+        let worst: Vec<_> = found.examples.iter().map(|e| e.answers[1].score).collect();
+        assert_eq!(worst, [10.0, 20.0, 30.0]);
     }
 }

@@ -1,50 +1,73 @@
 //! The report as one HTML file that needs nothing else.
 
 use super::{
-    charts,
+    Options,
+    charts::chart,
     failures::failures,
+    figures::{Map, figures},
+    heatmap::heatmap,
     numbers::{Table, tables},
+    palette::shades,
+    provenance::provenance,
 };
-use crate::{Error, Row, store::Results};
+use crate::{Error, store::Results};
 use minijinja::{Environment, context, value::Value};
 use serde::Serialize;
 
 #[derive(Serialize)]
 struct Section {
     table: Table,
-    capacity_chart: Option<Value>,
-    beta_chart: Option<Value>,
-    maps: Vec<Map>,
+    curves: Vec<Picture>,
+    maps: Vec<Picture>,
     /// The most KV bytes of any line, for the bars.
     most_bytes: f64,
 }
 
 #[derive(Serialize)]
-struct Map {
+struct Picture {
     name: String,
     svg: Value,
+}
+
+impl Picture {
+    /// SVG of our own making, in which plotters has escaped every text.
+    fn new(name: &str, svg: Option<String>) -> Option<Self> {
+        Some(Self {
+            name: name.into(),
+            svg: Value::from_safe_string(svg?),
+        })
+    }
 }
 
 /// The page.
 ///
 /// # Errors
 /// [`Error::Backend`] if the template fails, which a test excludes.
-pub fn html(results: &Results) -> Result<String, Error> {
+pub fn html(results: &Results, options: &Options) -> Result<String, Error> {
+    let figures = figures(results);
+    let maps = |maps: &[Map]| -> Vec<Picture> {
+        maps.iter()
+            .filter_map(|map| Picture::new(&map.name, heatmap(map)))
+            .collect()
+    };
     let sections: Vec<Section> = tables(&results.rows)
         .into_iter()
-        .map(|table| section(table, &results.rows))
-        .collect();
-    let heads: Vec<_> = results
-        .heads
-        .iter()
-        .filter_map(|heads| {
-            Some(Map {
-                name: format!("{}, {}", heads.model, heads.variant),
-                svg: safe(charts::head_map(heads)?),
-            })
+        .zip(&figures.tables)
+        .map(|(table, figures)| Section {
+            curves: figures
+                .curves
+                .iter()
+                .filter_map(|curves| Picture::new(curves.title, chart(curves)))
+                .collect(),
+            maps: maps(&figures.maps),
+            most_bytes: table
+                .lines
+                .iter()
+                .filter_map(|line| line.kv_bytes)
+                .fold(1.0, f64::max),
+            table,
         })
         .collect();
-    let prompts: usize = results.rows.len();
     let failed = results
         .rows
         .iter()
@@ -61,45 +84,15 @@ pub fn html(results: &Results) -> Result<String, Error> {
         .and_then(|()| environment.get_template("report.html"))
         .and_then(|template| {
             template.render(context! {
-                sections, heads, prompts, failed,
-                failures => failures(results),
+                sections, failed,
+                shades => shades(),
+                prompts => results.rows.len(),
+                heads => maps(&figures.heads),
+                failures => failures(results, options),
+                provenance => provenance(results),
                 runs => results.runs,
                 version => env!("CARGO_PKG_VERSION"),
             })
         });
     page.map_err(|e| Error::Backend(format!("report template: {e}")))
-}
-
-fn section(table: Table, rows: &[Row]) -> Section {
-    let ours: Vec<&Row> = rows
-        .iter()
-        .filter(|row| row.benchmark == table.benchmark && row.model == table.model)
-        .collect();
-    let maps = if table.benchmark == "needle" {
-        charts::needle_maps(&ours)
-    } else {
-        Vec::new()
-    };
-    Section {
-        capacity_chart: charts::by_capacity(&table).map(safe),
-        beta_chart: charts::by_beta(&table).map(safe),
-        maps: maps
-            .into_iter()
-            .map(|(name, svg)| Map {
-                name,
-                svg: safe(svg),
-            })
-            .collect(),
-        most_bytes: table
-            .lines
-            .iter()
-            .filter_map(|line| line.kv_bytes)
-            .fold(1.0, f64::max),
-        table,
-    }
-}
-
-/// SVG of our own making, in which plotters has escaped every text.
-fn safe(svg: String) -> Value {
-    Value::from_safe_string(svg)
 }

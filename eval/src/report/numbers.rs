@@ -1,18 +1,20 @@
 //! The numbers behind tables and charts.
 
+use super::{
+    names::names,
+    setup::{Group, Setup, groups},
+};
 use crate::{Row, Variant};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 /// Methods against data sets, for one benchmark of one model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Table {
-    /// `needle`, `longbench`, `babilong` or `ruler`.
-    pub benchmark: String,
-    /// The model's name.
-    pub model: String,
-    /// The protocols or templates of its prompts.
-    pub protocol: String,
+    /// Benchmark and model, and what else tells it from other tables.
+    pub title: String,
+    /// What all of its rows have in common.
+    pub setup: Setup,
     /// What the columns stand for: data sets, or lengths in tokens.
     pub columns: Vec<String>,
     /// One line per variant: `full` first, then by capacity, method and beta.
@@ -24,7 +26,7 @@ pub struct Table {
 pub struct Line {
     /// The variant.
     pub variant: Variant,
-    /// Its name; the model's score files are told apart where there are several.
+    /// Its name; score files are told apart where there are several.
     pub name: String,
     /// Mean score of each column in percent; none where nothing was run.
     pub scores: Vec<Option<f64>>,
@@ -48,58 +50,59 @@ pub struct Line {
     pub failed: usize,
 }
 
-/// The tables of all benchmarks and models among the rows.
+/// The tables of all rows; rows of different set-ups are never averaged.
 pub fn tables(rows: &[Row]) -> Vec<Table> {
-    let mut groups: BTreeMap<(&str, &str), Vec<&Row>> = BTreeMap::new();
-    for row in rows {
-        groups
-            .entry((&row.benchmark, &row.model))
-            .or_default()
-            .push(row);
-    }
-    groups
-        .into_iter()
-        .map(|((benchmark, model), rows)| table(benchmark, model, &rows))
-        .collect()
+    groups(rows).iter().map(table).collect()
 }
 
-fn table(benchmark: &str, model: &str, rows: &[&Row]) -> Table {
+/// The table of one group of rows.
+pub fn table(group: &Group) -> Table {
+    let rows = &group.rows;
     let columns = columns(rows);
-    let mut lines: Vec<Line> = Vec::new();
-    for (variant, rows) in by_variant(rows) {
-        lines.push(line(variant, &rows, &columns));
-    }
+    let variants = by_variant(rows);
+    let names = names(
+        &variants
+            .iter()
+            .map(|(variant, _)| *variant)
+            .collect::<Vec<_>>(),
+    );
+    let mut lines: Vec<Line> = names
+        .into_iter()
+        .zip(&variants)
+        .map(|(name, (variant, rows))| line(name, variant, rows, &columns))
+        .collect();
     let full = lines
         .iter()
         .find(|line| line.variant.method == "full")
         .cloned();
     mark_best(&mut lines);
-    tell_scores_apart(&mut lines);
     for line in &mut lines {
         line.delta = full
             .as_ref()
             .filter(|full| full.name != line.name)
             .and_then(|full| delta(line, full));
     }
-    let mut protocols: Vec<_> = rows.iter().map(|row| row.protocol.as_str()).collect();
-    protocols.sort_unstable();
-    protocols.dedup();
     Table {
-        benchmark: benchmark.into(),
-        model: model.into(),
-        protocol: protocols.join(", "),
+        title: group.title.clone(),
+        setup: group.setup.clone(),
         columns,
         lines,
     }
 }
 
-/// The column of a row: its length in tokens, its data set, or both where there are several of each.
+/// The column of a row: its data set, and its length where the benchmark asks for several.
 pub fn column(row: &Row) -> String {
-    match (row.length, &row.bucket) {
+    match (row.length, bucket(row)) {
         (Some(length), _) => format!("{} {length}", row.dataset),
         (None, Some(bucket)) => format!("{} {bucket}", row.dataset),
         (None, None) => row.dataset.clone(),
     }
+}
+
+/// The length bucket, but for LongBench: its samples have lengths, but it is not about them as LongBench-E is.
+fn bucket(row: &Row) -> Option<&str> {
+    let bucket = row.bucket.as_deref();
+    bucket.filter(|_| row.benchmark != "longbench")
 }
 
 fn columns(rows: &[&Row]) -> Vec<String> {
@@ -109,7 +112,7 @@ fn columns(rows: &[&Row]) -> Vec<String> {
             (
                 natural(&row.dataset),
                 row.length,
-                row.bucket.as_deref().map(natural),
+                bucket(row).map(natural),
                 column(row),
             )
         })
@@ -139,7 +142,7 @@ pub fn by_variant<'a>(rows: &[&'a Row]) -> Vec<(&'a Variant, Vec<&'a Row>)> {
     for row in rows {
         match groups
             .iter_mut()
-            .find(|(variant, _)| *variant == &row.variant)
+            .find(|(variant, _)| variant.same(&row.variant))
         {
             Some((_, rows)) => rows.push(row),
             None => groups.push((&row.variant, vec![row])),
@@ -157,7 +160,7 @@ pub fn by_variant<'a>(rows: &[&'a Row]) -> Vec<(&'a Variant, Vec<&'a Row>)> {
     groups
 }
 
-fn line(variant: &Variant, rows: &[&Row], columns: &[String]) -> Line {
+fn line(name: String, variant: &Variant, rows: &[&Row], columns: &[String]) -> Line {
     let scores: Vec<_> = columns
         .iter()
         .map(|name| {
@@ -184,7 +187,7 @@ fn line(variant: &Variant, rows: &[&Row], columns: &[String]) -> Line {
     );
     Line {
         variant: variant.clone(),
-        name: variant.to_string(),
+        name,
         average: mean(scores.iter().flatten().copied()).unwrap_or(0.0),
         best: vec![false; scores.len()],
         best_average: false,
@@ -202,50 +205,40 @@ fn line(variant: &Variant, rows: &[&Row], columns: &[String]) -> Line {
     }
 }
 
-/// Marks the best compressed variant of each capacity; a column where only one was run has no best.
+/// Marks the best compressed variants of each capacity.
 fn mark_best(lines: &mut [Line]) {
-    let capacities: Vec<_> = lines.iter().map(|line| line.variant.capacity).collect();
-    for at in 0..lines.len() {
-        let Some(capacity) = capacities[at] else {
-            continue;
-        };
-        let rivals: Vec<usize> = (0..lines.len())
-            .filter(|&other| capacities[other] == Some(capacity))
+    let columns = lines.first().map_or(0, |line| line.scores.len());
+    let capacities: BTreeSet<usize> = lines
+        .iter()
+        .filter_map(|line| line.variant.capacity)
+        .collect();
+    for capacity in capacities {
+        let mut rivals: Vec<&mut Line> = lines
+            .iter_mut()
+            .filter(|line| line.variant.capacity == Some(capacity))
             .collect();
-        if rivals.len() < 2 {
-            continue;
+        for column in 0..columns {
+            let best = best(rivals.iter().map(|line| line.scores[column]));
+            for (line, best) in rivals.iter_mut().zip(best) {
+                line.best[column] = best;
+            }
         }
-        let top = |value: &dyn Fn(&Line) -> Option<f64>| {
-            rivals
-                .iter()
-                .filter_map(|&r| value(&lines[r]))
-                .reduce(f64::max)
-        };
-        let best = (0..lines[at].scores.len()).map(|c| {
-            lines[at].scores[c].is_some()
-                && lines[at].scores[c] == top(&|line: &Line| line.scores[c])
-        });
-        let best: Vec<bool> = best.collect();
-        let best_average = Some(lines[at].average) == top(&|line: &Line| Some(line.average));
-        lines[at].best = best;
-        lines[at].best_average = best_average;
+        let best = best(rivals.iter().map(|line| Some(line.average)));
+        for (line, best) in rivals.iter_mut().zip(best) {
+            line.best_average = best;
+        }
     }
 }
 
-fn tell_scores_apart(lines: &mut [Line]) {
-    let names: Vec<_> = lines.iter().map(|line| line.name.clone()).collect();
-    for line in lines {
-        let file = line
-            .variant
-            .scores
-            .as_deref()
-            .and_then(|path| path.file_stem());
-        if let Some(file) =
-            file.filter(|_| names.iter().filter(|name| **name == line.name).count() > 1)
-        {
-            line.name = format!("{} {}", line.name, file.to_string_lossy());
-        }
-    }
+/// Which scores are the highest; none is where all are equal.
+fn best(scores: impl Iterator<Item = Option<f64>> + Clone) -> Vec<bool> {
+    let known = || scores.clone().flatten();
+    let high = known().fold(f64::NEG_INFINITY, f64::max);
+    let low = known().fold(f64::INFINITY, f64::min);
+    scores
+        .clone()
+        .map(|score| score == Some(high) && low < high)
+        .collect()
 }
 
 fn delta(line: &Line, full: &Line) -> Option<f64> {
@@ -262,4 +255,20 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
         (sum + value, count + 1)
     });
     (count > 0).then(|| sum / count as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_is_better_than_another() {
+        let best = |scores: &[Option<f64>]| best(scores.iter().copied());
+        assert_eq!(
+            best(&[Some(1.0), None, Some(2.0), Some(2.0)]),
+            [false, false, true, true]
+        );
+        assert_eq!(best(&[Some(0.0), Some(0.0)]), [false, false]);
+        assert_eq!(best(&[Some(3.0), None]), [false, false]);
+    }
 }

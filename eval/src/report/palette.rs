@@ -32,6 +32,12 @@ const CIVIDIS: [(u8, u8, u8); 6] = [
     (254, 232, 56),
 ];
 
+/// The colours of [`heat`] from 0 to 1, as CSS writes them.
+pub fn shades() -> Vec<String> {
+    let css = |(r, g, b): (u8, u8, u8)| format!("#{r:02x}{g:02x}{b:02x}");
+    CIVIDIS.map(css).to_vec()
+}
+
 /// The colour of a value from 0 to 1, and one for text on it.
 pub fn heat(value: f64) -> (RGBColor, RGBColor) {
     let place = value.clamp(0.0, 1.0) * (CIVIDIS.len() - 1) as f64;
@@ -39,7 +45,7 @@ pub fn heat(value: f64) -> (RGBColor, RGBColor) {
     let part = place - at as f64;
     let (a, b) = (CIVIDIS[at], CIVIDIS[at + 1]);
     let mix = |a: u8, b: u8| (f64::from(a) + part * (f64::from(b) - f64::from(a))).round() as u8;
-    let text = if value > 0.55 {
+    let text = if value > 0.5 {
         RGBColor(20, 20, 20)
     } else {
         RGBColor(255, 255, 255)

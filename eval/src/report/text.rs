@@ -7,16 +7,8 @@ use std::fmt::Write;
 pub fn markdown(tables: &[Table]) -> String {
     let mut out = String::new();
     for table in tables {
-        let Table {
-            benchmark,
-            model,
-            protocol,
-            ..
-        } = table;
-        let _ = writeln!(
-            out,
-            "### {benchmark}, {model} (prompt protocol: {protocol})\n"
-        );
+        let (title, protocol) = (&table.title, &table.setup.protocol);
+        let _ = writeln!(out, "### {title} (prompt protocol: {protocol})\n");
         let lines: Vec<_> = table.lines.iter().map(cells).collect();
         out.push_str(&crate::table::markdown(&header(table), &lines));
         out.push('\n');
@@ -70,12 +62,13 @@ fn cells(line: &Line) -> Vec<String> {
     cells
 }
 
-/// The tables as CSV (RFC 4180), one record per benchmark, model, method and column; the average is a column too.
+/// The tables as CSV (RFC 4180), one record per set-up, method and column; the average is a column too.
 pub fn csv(tables: &[Table]) -> String {
     let mut out = String::from(
-        "benchmark,model,method,capacity,beta,scores,column,score,kv_bytes,prompt_tokens_per_s,decode_tokens_per_s,prompts,failed\r\n",
+        "benchmark,model,model_digest,backend,protocol,version,method,capacity,beta,scores,settings,column,score,kv_bytes,prompt_tokens_per_s,decode_tokens_per_s,prompts,failed\r\n",
     );
     for table in tables {
+        let setup = &table.setup;
         for line in &table.lines {
             let columns = table
                 .columns
@@ -92,14 +85,19 @@ pub fn csv(tables: &[Table]) -> String {
                     .map(|path| path.display().to_string())
                     .unwrap_or_default();
                 let fields = [
-                    table.benchmark.clone(),
-                    table.model.clone(),
+                    setup.benchmark.clone(),
+                    setup.model.clone(),
+                    setup.model_digest.clone(),
+                    setup.backend.clone(),
+                    setup.protocol.clone(),
+                    setup.version.clone(),
                     variant.method.clone(),
                     variant
                         .capacity
                         .map_or(String::new(), |tokens| tokens.to_string()),
                     number(variant.beta),
                     scores,
+                    variant.settings.join(" "),
                     column.into(),
                     number(score),
                     number(line.kv_bytes),

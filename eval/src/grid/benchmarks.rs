@@ -1,0 +1,204 @@
+//! The options of each benchmark, as flags and as tables of a grid file.
+
+use crate::{
+    Error,
+    datasets::{babilong, longbench, needle, ruler},
+    protocol::Protocol,
+};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The needle test.
+#[derive(Args, Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Needle {
+    /// A text file or a folder of .txt files [default: generated text]
+    #[arg(long, value_name = "DIR|FILE")]
+    pub haystack: Option<PathBuf>,
+    /// Seed of the generated text
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// san-francisco, two-hops, or a file with one JSON object a line: needle, question, real_needle, answer
+    #[arg(long, value_name = "FILE.jsonl", default_value = "san-francisco")]
+    pub needles: String,
+    /// Tokens of context with the needle; the question is not counted
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "TOKENS",
+        default_value = "1000,2000,4000"
+    )]
+    pub lengths: Vec<usize>,
+    /// Where the needle stands, in percent
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "PERCENT",
+        default_value = "0,20,40,60,80,100"
+    )]
+    pub depths: Vec<f64>,
+    /// plain, book, chat, or a text with {context} and {question}
+    #[arg(long, default_value = "plain")]
+    pub template: String,
+}
+
+/// LongBench and LooGLE.
+#[derive(Args, Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LongBench {
+    /// A folder with {dataset}.jsonl and the official config, or one such file
+    #[arg(long, value_name = "DIR|FILE")]
+    pub data: Option<PathBuf>,
+    /// Data sets [default: all in the folder]
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    pub datasets: Vec<String>,
+    /// The most samples of a data set [default: all]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Who frames the prompt: paper or chat
+    #[arg(long, default_value = "paper")]
+    pub protocol: String,
+    /// The most tokens of a prompt; the middle of a longer one is cut out [default: as in the paper's scripts, by the
+    /// model's name: Llama-3 7950, Mistral 31500, Llama-2 3950; for other names and chat prompts the context less the
+    /// answer and 64; never more than that]
+    #[arg(long, value_name = "TOKENS")]
+    pub max_input: Option<usize>,
+    /// Run LongBench-E, the files {dataset}_e.jsonl, where the folder holds both [default: only where it holds no others]
+    #[arg(long)]
+    pub longbench_e: bool,
+}
+
+/// babilong.
+#[derive(Args, Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Babilong {
+    /// A folder with {length}/{task}/ or {length}/{task}.jsonl, and prompts.json
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Tasks, qa1 to qa20
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "NAME",
+        default_value = "qa1,qa2,qa3,qa4,qa5"
+    )]
+    pub tasks: Vec<String>,
+    /// Names of the length folders
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "NAME",
+        default_value = "0k,1k,2k,4k"
+    )]
+    pub lengths: Vec<String>,
+    /// The most samples of a task and length [default: all]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Who frames the prompt: paper or chat
+    #[arg(long, default_value = "chat")]
+    pub protocol: String,
+    /// The most tokens of a prompt; the middle of a longer one is cut out [default: as in the paper's script, by the
+    /// model's name: Llama-3 7950, Mistral, Qwen2 and Phi 31500, Llama-2 3950; for other names the context less the
+    /// answer and 64; never more than that]
+    #[arg(long, value_name = "TOKENS")]
+    pub max_input: Option<usize>,
+}
+
+/// Needles after RULER.
+#[derive(Args, Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ruler {
+    /// Tasks: multi-key, multi-value, variables
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "NAME",
+        default_value = "multi-key,multi-value,variables"
+    )]
+    pub tasks: Vec<String>,
+    /// Tokens of context with its facts; the question is not counted
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "TOKENS",
+        default_value = "1000,2000,4000"
+    )]
+    pub lengths: Vec<usize>,
+    /// Samples of each task and length
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub samples: usize,
+    /// Seed of facts, places and generated text
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// A text file or a folder of .txt files [default: generated text]
+    #[arg(long, value_name = "DIR|FILE")]
+    pub haystack: Option<PathBuf>,
+    /// plain, book, chat, or a text with {context} and {question}
+    #[arg(long, default_value = "plain")]
+    pub template: String,
+}
+
+impl Needle {
+    pub(super) fn options(&self) -> Result<needle::Options, Error> {
+        Ok(needle::Options {
+            haystack: self.haystack.clone(),
+            seed: self.seed,
+            needles: self.needles.clone(),
+            lengths: self.lengths.clone(),
+            depths: self.depths.clone(),
+            template: self.template.parse()?,
+        })
+    }
+}
+
+impl LongBench {
+    pub(super) fn options(&self) -> Result<longbench::Options, Error> {
+        Ok(longbench::Options {
+            data: data(&self.data, "longbench")?,
+            datasets: self.datasets.clone(),
+            limit: self.limit.unwrap_or(usize::MAX),
+            protocol: self.protocol.parse::<Protocol>()?,
+            max_input: self.max_input,
+            longbench_e: self.longbench_e,
+        })
+    }
+}
+
+impl Babilong {
+    pub(super) fn options(&self) -> Result<babilong::Options, Error> {
+        Ok(babilong::Options {
+            data: data(&self.data, "babilong")?,
+            tasks: self.tasks.clone(),
+            lengths: self.lengths.clone(),
+            limit: self.limit.unwrap_or(usize::MAX),
+            protocol: self.protocol.parse::<Protocol>()?,
+            max_input: self.max_input,
+        })
+    }
+}
+
+impl Ruler {
+    pub(super) fn options(&self) -> Result<ruler::Options, Error> {
+        Ok(ruler::Options {
+            tasks: self
+                .tasks
+                .iter()
+                .map(|task| task.parse())
+                .collect::<Result<_, _>>()?,
+            lengths: self.lengths.clone(),
+            samples: self.samples,
+            seed: self.seed,
+            haystack: self.haystack.clone(),
+            template: self.template.parse()?,
+        })
+    }
+}
+
+fn data(path: &Option<PathBuf>, benchmark: &str) -> Result<PathBuf, Error> {
+    path.clone().ok_or_else(|| {
+        Error::Option(format!(
+            "{benchmark} needs its data; name the folder with --data"
+        ))
+    })
+}
