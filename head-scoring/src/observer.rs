@@ -5,7 +5,7 @@
 //! with the context.
 
 use crate::estimator::Sight;
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{D, DType, Module, Result, Tensor};
 use headkv_plugin::{Compression, HeadKv};
 use mistralrs_core::attention_hook::{AttendCx, AttentionHook, ModelInfo, SeqInfo, SeqState};
 use rayon::prelude::*;
@@ -114,6 +114,11 @@ impl AttentionHook for Observer {
             }
         }
         Ok(out)
+    }
+
+    /// HeadKV's products, whose sums are the same however many sequences decode together: so are the scores.
+    fn linear(&self, weight: &Tensor) -> Result<Option<Box<dyn Module + Send + Sync>>> {
+        self.attention.linear(weight)
     }
 }
 
