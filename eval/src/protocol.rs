@@ -216,6 +216,12 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_that_was_asked_for_is_part_of_the_label() {
+        assert_eq!(Protocol::Paper.label(None), "paper");
+        assert_eq!(Protocol::Chat.label(Some(900)), "chat, up to 900 tokens");
+    }
+
+    #[test]
     fn llama_2_gets_its_marks() {
         let tokenizer = tokenizer();
         let frame = |protocol: Protocol, model| {

@@ -99,10 +99,27 @@ fn needles(source: &str) -> Result<Vec<(String, Needle)>, Error> {
         "san-francisco" => vec![(source.into(), needle::san_francisco())],
         "two-hops" => vec![(source.into(), needle::two_hops())],
         file => {
-            let needles = needle::read(Path::new(file))?.into_iter().enumerate();
+            let file = Path::new(file);
+            let name = file.file_stem().unwrap_or_default().to_string_lossy();
+            let needles = needle::read(file)?.into_iter().enumerate();
             needles
-                .map(|(at, needle)| (format!("needle {}", at + 1), needle))
+                .map(|(at, needle)| (format!("{name} {}", at + 1), needle))
                 .collect()
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_from_different_texts_are_told_apart() {
+        let plain = Template::plain();
+        assert_eq!(protocol(&plain, None), "plain");
+        assert_eq!(
+            protocol(&plain, Some(Path::new("a/essays"))),
+            "plain, in essays"
+        );
+    }
 }

@@ -206,11 +206,11 @@ fn pieces(prompt: &str, expected: &str, limit: usize) -> Vec<Piece> {
     let found = prompt.find(expected).filter(|_| !expected.is_empty());
     let answer = found.map_or(0..0, |at| at..at + expected.len());
     let parts = if prompt.len() <= limit {
-        vec![0..prompt.len()]
+        [0..prompt.len(), 0..0, 0..0]
     } else {
         let around = near(answer.start.saturating_sub(SHOWN / 2))..near(answer.end + SHOWN / 2);
         let last = near(prompt.len() - SHOWN)..prompt.len();
-        vec![0..near(SHOWN), around, last]
+        [0..near(SHOWN), around, last]
     };
     let mut pieces = Vec::new();
     let mut end = 0;

@@ -5,9 +5,8 @@ use crate::{Variant, row::short};
 /// Each variant as it is displayed; those that differ in their score files only get the files' names, and where these
 /// are equal too, their digests.
 pub fn names(variants: &[&Variant]) -> Vec<String> {
-    let digest = |variant: &Variant| variant.scores_digest.as_deref().map(short);
     let mut names: Vec<String> = variants.iter().map(|variant| variant.to_string()).collect();
-    let tellers: [&dyn Fn(&Variant) -> Option<String>; 2] = [&Variant::scores_name, &digest];
+    let tellers: [fn(&Variant) -> Option<String>; 2] = [Variant::scores_name, digest];
     for teller in tellers {
         let taken = names.clone();
         for (name, variant) in names.iter_mut().zip(variants) {
@@ -18,6 +17,10 @@ pub fn names(variants: &[&Variant]) -> Vec<String> {
         }
     }
     names
+}
+
+fn digest(variant: &Variant) -> Option<String> {
+    variant.scores_digest.as_deref().map(short)
 }
 
 #[cfg(test)]
