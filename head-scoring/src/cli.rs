@@ -1,6 +1,8 @@
 //! The command line.
 
-use crate::{Error, Kind, ScoreFile, Scorer, example::Grid, heatmap, run::Progress, show::Shown};
+use crate::{
+    Error, Kind, Meta, ScoreFile, Scorer, example::Grid, heatmap, run::Progress, show::Shown,
+};
 use clap::{Args, Parser, Subcommand};
 use headkv_engine::{Device, LoadOptions};
 use headkv_haystack::{Haystack, Patterns, Template, pattern::Builtin};
@@ -11,7 +13,10 @@ use std::{ffi::OsString, num::NonZeroUsize, path::PathBuf, sync::atomic::AtomicB
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "Example: head-scoring score --model models/tiny --kind retrieval"
+    after_help = "Examples:
+  head-scoring score --model models/tiny --kind retrieval
+  head-scoring show head_scores/tiny_retrieval.json
+  head-scoring convert a.json b.json --out merged.json"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -29,10 +34,11 @@ enum Command {
 }
 
 #[derive(Args)]
-#[command(
-    after_help = "Example: head-scoring score --model models/tiny --kind enhanced --lengths 1000,2000 --draws 12
-The run can be stopped with Ctrl-C; the same command goes on from there."
-)]
+#[command(after_help = "Examples:
+  head-scoring score --model models/tiny --kind enhanced --lengths 1000,2000 --draws 12
+  head-scoring score --model SmolLM2-135M-Instruct.Q4_1.gguf --template chat --needles my.jsonl --haystack essays
+  head-scoring score --model Meta-Llama-3-8B-Instruct --template chat --device cuda --batch 4
+Ctrl-C stops a run and keeps what is done; the same command goes on from there. A second Ctrl-C stops at once.")]
 struct Score {
     /// A folder with config.json, tokenizer.json and safetensors, or a .gguf file
     #[arg(long)]
@@ -67,7 +73,7 @@ struct Score {
     /// Examples that decode together
     #[arg(long, default_value = "1")]
     batch: NonZeroUsize,
-    /// cpu, cuda or cuda:N
+    /// cpu, cuda or cuda:N; a GPU needs a build with --features head-scoring/cuda
     #[arg(long, default_value = "cpu")]
     device: Device,
     /// The score file [default: head_scores/{model}_{kind}.json]
@@ -76,9 +82,9 @@ struct Score {
 }
 
 #[derive(Args)]
-#[command(
-    after_help = "Example: head-scoring show head_scores/tiny_retrieval.json head_scores/tiny_enhanced.json"
-)]
+#[command(after_help = "Examples:
+  head-scoring show head_scores/tiny_retrieval.json --svg heatmap.svg
+  head-scoring show head_scores/tiny_retrieval.json head_scores/tiny_enhanced.json")]
 struct Show {
     /// A score file
     file: PathBuf,
@@ -93,7 +99,10 @@ struct Show {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example: head-scoring convert a.json b.json --out merged.json")]
+#[command(after_help = "Examples:
+  head-scoring convert a.json b.json --out merged.json
+  head-scoring convert a.json --shuffle 1 --out control.json
+The meta file of a single file that is not shuffled goes along; nothing else has one.")]
 struct Convert {
     /// Score files of one model
     #[arg(required = true)]
@@ -194,6 +203,7 @@ fn score(args: &Score, stop: &AtomicBool) -> Result<(), Error> {
         .clone()
         .unwrap_or_else(|| format!("head_scores/{}_{}.json", settings.model, args.kind).into());
     let bar = progress_bar(examples.iter().map(|example| example.prompt.len()).sum());
+    let mut resumed = false;
     let show = |Progress {
                     done,
                     counted,
@@ -204,6 +214,11 @@ fn score(args: &Score, stop: &AtomicBool) -> Result<(), Error> {
             "{done} of {} examples, {counted} answered right",
             examples.len()
         ));
+        // What an earlier run did says nothing about the time that this one takes.
+        if !resumed {
+            bar.reset_eta();
+            resumed = true;
+        }
     };
     let meta = scorer.run(&settings, &examples, &out, args.batch.get(), stop, show)?;
     bar.finish();
@@ -244,7 +259,16 @@ fn convert(args: &Convert) -> Result<(), Error> {
     if let Some(seed) = args.shuffle {
         merged = merged.shuffled(seed);
     }
+    // What lies beside one file still tells how its scores were made, unless they go to other heads.
+    let meta = match (&args.files[..], args.shuffle) {
+        ([file], None) => Meta::beside(file)?,
+        _ => None,
+    };
     merged.write(&args.out)?;
+    match meta {
+        Some(meta) => meta.write(&args.out)?,
+        None => Meta::remove(&args.out)?,
+    }
     let ((layers, heads), (_, examples)) = (merged.shape(), merged.examples());
     eprintln!(
         "wrote {}: {layers} layers x {heads} heads, {examples} examples a head",

@@ -1,5 +1,6 @@
 //! What can go wrong between a model and its score file.
 
+use crate::example::LEAST_OVERLAP;
 use std::path::PathBuf;
 
 /// Errors of head scoring; every message is one line that names the thing and the fix.
@@ -20,13 +21,16 @@ pub enum Error {
     Kind(String),
     /// A needle whose answer is not in the prompt, so that attention to it cannot be measured.
     #[error(
-        "needle {needle}: its real_needle `{text}` is not part of the needle; it has to be, word for word"
+        "needle {needle}: of the tokens of its real_needle `{text}` only {:.0} % stand together in the prompt, and more \
+         than {:.0} % have to; write it as in the needle", found * 100.0, LEAST_OVERLAP * 100.0
     )]
     NotInNeedle {
         /// The needle's number in its file, from 1.
         needle: usize,
         /// The text.
         text: String,
+        /// The share of its tokens that was found, 0 to 1.
+        found: f64,
     },
     /// The model answered nothing right, so that there is nothing to count.
     #[error(
@@ -74,6 +78,17 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// A file of an unfinished run that another run is writing.
+    #[error("{} is being written by another run; wait for that one, or choose another --out", .0.display())]
+    Locked(PathBuf),
+    /// A file beside a score file that does not say how it was made.
+    #[error("{} does not say how the scores were made ({why}); delete it", path.display())]
+    Meta {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Score files that do not belong together.
     #[error("{} has {} layers x {} heads, but {} has {} x {}; use files of one model",
         .first.0.display(), .first.1, .first.2, .second.0.display(), .second.1, .second.2)]
@@ -89,7 +104,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Wraps an input or output error: `verb` is "read" or "write".
+    /// Wraps an input or output error: `verb` is what was tried, such as "read".
     pub(crate) fn file(
         verb: &'static str,
         path: impl Into<PathBuf>,

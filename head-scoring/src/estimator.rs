@@ -48,7 +48,9 @@ impl Kind {
             Self::Retrieval => steps
                 .filter(|(sight, token)| copied(sight, **token))
                 .count() as f64,
-            Self::Enhanced | Self::Reasoning => steps.map(|(sight, _)| f64::from(sight.mass)).sum(),
+            Self::Enhanced | Self::Reasoning => {
+                added(steps.map(|(sight, _)| f64::from(sight.mass)))
+            }
         };
         sum / needle.len() as f64
     }
@@ -94,12 +96,17 @@ impl Sight {
         let rank = needle.len().clamp(1, logits.len()) - 1;
         let (_, least, _) = sorted.select_nth_unstable_by(rank, |a, b| b.total_cmp(a));
         let seen = logits[needle.clone()].iter().filter(|x| **x >= *least);
-        let mass = seen.map(|&x| weight(x)).sum::<f64>() / total;
+        let mass = added(seen.map(|&x| weight(x))) / total;
         Self {
             top,
             mass: mass as f32,
         }
     }
+}
+
+/// Of nothing it is 0, where `sum` gives -0, which would be written to the score file.
+fn added(values: impl Iterator<Item = f64>) -> f64 {
+    values.fold(0.0, |sum, value| sum + value)
 }
 
 #[cfg(test)]
@@ -129,6 +136,23 @@ mod tests {
         for kind in [Kind::Enhanced, Kind::Reasoning] {
             let score = kind.score(&[first, second], &[0, 0], &[0; 5], &(1..3));
             assert!((score - 1.2 / 2.0).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn nothing_seen_is_zero_and_not_minus_zero() {
+        // The needle is none of the two most attended tokens.
+        let unseen = Sight::new(&[3.0, 2.0, 0.0, 0.0], &(2..4));
+        assert!(unseen.mass.is_sign_positive());
+        for (kind, sights) in Kind::ALL
+            .map(|kind| [(kind, vec![unseen]), (kind, vec![])])
+            .concat()
+        {
+            let score = kind.score(&sights, &[9], &[0; 4], &(2..4));
+            assert!(
+                score == 0.0 && score.is_sign_positive(),
+                "{kind}: {score:?}"
+            );
         }
     }
 

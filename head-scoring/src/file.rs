@@ -1,17 +1,16 @@
-//! Score files, and what is told of their making beside them.
+//! Score files.
 
-use crate::{Error, Kind};
-use headkv_haystack::Needle;
+use crate::Error;
 use headkv_plugin::HeadScores;
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::{
     fs,
-    io::Write,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
+use tempfile::NamedTempFile;
 
 /// Scores of every head in every counted example, in the original's format: one line of JSON,
 /// `{"layer-head": [score per example, ...], ...}`, layer by layer and head by head.
@@ -40,7 +39,7 @@ impl ScoreFile {
         }
     }
 
-    /// Reads and checks a file; heads may come in any order.
+    /// Reads and checks a file; heads may come in any order, and -0 is read as 0.
     ///
     /// # Errors
     /// As [`HeadScores::read`].
@@ -59,6 +58,7 @@ impl ScoreFile {
             list.into_iter()
                 .flatten()
                 .filter_map(Value::as_f64)
+                .map(|score| score + 0.0)
                 .collect()
         };
         let (layers, heads) = (means.layers(), means.heads());
@@ -154,9 +154,7 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<(), Error> {
         .unwrap_or(Path::new("."));
     let written = || {
         fs::create_dir_all(folder)?;
-        let mut file = tempfile::Builder::new()
-            .permissions(readable())
-            .tempfile_in(folder)?;
+        let mut file = readable(folder)?;
         file.write_all(text.as_bytes())?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|e| e.error)
@@ -164,75 +162,19 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<(), Error> {
     written().map(|_| ()).map_err(Error::file("write", path))
 }
 
-/// Temporary files are private by default; a score file is not.
-fn readable() -> fs::Permissions {
-    use std::os::unix::fs::PermissionsExt;
-    fs::Permissions::from_mode(0o644)
+/// A path with something added to its last name: what is there stays there, so that no two paths become one.
+pub(crate) fn appended(path: &Path, end: &str) -> PathBuf {
+    let mut whole = path.as_os_str().to_owned();
+    whole.push(end);
+    whole.into()
 }
 
-/// Everything that scores depend on.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Settings {
-    /// The model folder's or file's name.
-    pub model: String,
-    /// SHA-256 of the weights.
-    pub weights_sha256: String,
-    /// SHA-256 of the tokenizer.
-    pub tokenizer_sha256: String,
-    /// The estimator.
-    pub kind: Kind,
-    /// The needles.
-    pub needles: Vec<Needle>,
-    /// Where the text around them came from.
-    pub haystack: String,
-    /// Lengths of the contexts in tokens.
-    pub lengths: Vec<usize>,
-    /// Depths of the needles in percent.
-    pub depths: Vec<f64>,
-    /// The prompt template.
-    pub template: String,
-    /// The most tokens of an answer.
-    pub max_tokens: usize,
-    /// SHA-256 over the token ids of all prompts.
-    pub prompts_sha256: String,
-    /// The tool and its version.
-    pub tool: String,
-}
-
-/// What is told of a score file's making, in `{file}.meta.json` beside it.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Meta {
-    /// What the scores depend on.
-    #[serde(flatten)]
-    pub settings: Settings,
-    /// Examples that were answered right and so count.
-    pub counted: usize,
-    /// Examples that were tried.
-    pub total: usize,
-    /// When the file was made, in UTC.
-    pub date: String,
-    /// The command that made it.
-    pub command: String,
-}
-
-impl Meta {
-    /// The file beside a score file: `x.json` has `x.meta.json`.
-    pub fn path(scores: &Path) -> PathBuf {
-        scores.with_extension("meta.json")
-    }
-
-    /// What lies beside a score file, if it is there and readable.
-    pub fn beside(scores: &Path) -> Option<Self> {
-        serde_json::from_str(&fs::read_to_string(Self::path(scores)).ok()?).ok()
-    }
-
-    /// Writes it beside a score file.
-    ///
-    /// # Errors
-    /// [`Error::File`].
-    pub fn write(&self, scores: &Path) -> Result<(), Error> {
-        write(&Self::path(scores), &format!("{:#}\n", json!(self)))
-    }
+/// A temporary file for everybody to read, where files have such permissions: by default they are private.
+fn readable(folder: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    builder.tempfile_in(folder)
 }
 
 #[cfg(test)]
@@ -295,6 +237,29 @@ mod tests {
             message.contains("has 1 layers x 11 heads, but") && message.contains("has 1 x 2"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn no_zero_is_negative() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.json");
+        fs::write(&path, r#"{"0-0": [-0.0, 1.5], "0-1": [-0, -0e3]}"#).unwrap();
+        let file = ScoreFile::read(&path).unwrap();
+        assert_eq!(file.to_json(), "{\"0-0\":[0.0,1.5],\"0-1\":[0.0,0.0]}\n");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn others_may_read_what_is_written() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.json");
+        ScoreFile::new(1, 1).write(&path).unwrap();
+        // The user's mask can take this away from both files, but not from one.
+        let usual = dir.path().join("usual");
+        fs::write(&usual, "").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o644;
+        assert_eq!(mode(&path), mode(&usual));
     }
 
     #[test]

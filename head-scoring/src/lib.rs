@@ -16,6 +16,7 @@ pub mod estimator;
 pub mod example;
 pub mod file;
 pub mod heatmap;
+pub mod meta;
 pub mod observer;
 pub mod run;
 pub mod session;
@@ -23,5 +24,6 @@ pub mod show;
 
 pub use error::Error;
 pub use estimator::Kind;
-pub use file::{Meta, ScoreFile, Settings};
+pub use file::ScoreFile;
+pub use meta::{Meta, Settings};
 pub use run::Scorer;

@@ -3,12 +3,14 @@
 use crate::{
     Error, Kind, Meta, ScoreFile, Settings, answer,
     example::{Example, Grid},
+    file,
     observer::Observer,
     session::{Outcome, Session},
 };
-use headkv_engine::{Attention, Engine, LoadOptions, Request};
+use headkv_engine::{Attention, Device, Engine, LoadOptions, Request};
 use sha2::{Digest, Sha256};
 use std::{
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -19,9 +21,14 @@ use std::{
 /// Answers end at a line's end, as in the original.
 const STOP: &str = "\n";
 
+/// The most examples that decode together, whatever the batch: more rows are multiplied by the weights in another way,
+/// and sums in another order would change the scores' last digits.
+const TOGETHER: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
+
 /// A model with an observer in its attention.
 pub struct Scorer {
     engine: Engine,
+    device: Device,
     observer: Arc<Observer>,
 }
 
@@ -41,10 +48,15 @@ impl Scorer {
     ///
     /// # Errors
     /// As [`Engine::load`].
-    pub fn load(options: LoadOptions) -> Result<Self, Error> {
-        let observer = Observer::new()?;
+    pub fn load(mut options: LoadOptions) -> Result<Self, Error> {
+        options.max_batch = options.max_batch.min(TOGETHER);
+        let (observer, device) = (Observer::new()?, options.device);
         let engine = Engine::load(options, Attention::Hook(observer.clone()))?;
-        Ok(Self { engine, observer })
+        Ok(Self {
+            engine,
+            device,
+            observer,
+        })
     }
 
     /// The model.
@@ -77,6 +89,7 @@ impl Scorer {
             model: self.engine.files().name(),
             weights_sha256: self.engine.files().digest()?,
             tokenizer_sha256: sha256(tokenizer.as_bytes()),
+            device: self.device.to_string(),
             kind,
             needles: grid.needles.clone(),
             haystack: haystack.into(),
@@ -202,13 +215,13 @@ impl Scorer {
             progress(so_far(&session, examples));
         }
         let shape = self.engine.shape();
-        let mut file = ScoreFile::new(shape.layers, shape.heads);
+        let mut scores = ScoreFile::new(shape.layers, shape.heads);
         session
             .done
             .values()
             .filter(|outcome| right(outcome))
-            .for_each(|outcome| file.push(&outcome.scores));
-        let (counted, total) = (file.examples().1, examples.len());
+            .for_each(|outcome| scores.push(&outcome.scores));
+        let (counted, total) = (scores.examples().1, examples.len());
         if counted == 0 {
             let answers = session
                 .done
@@ -222,11 +235,11 @@ impl Scorer {
             session.finish()?;
             return Err(error);
         }
-        if file.means().is_err() {
+        if scores.means().is_err() {
             session.finish()?;
             return Err(Error::AllZero { counted });
         }
-        file.write(out)?;
+        scores.write(out)?;
         let meta = Meta {
             settings: settings.clone(),
             counted,
@@ -261,9 +274,9 @@ fn so_far(session: &Session, examples: &[Example]) -> Progress {
     }
 }
 
-/// Where an unfinished run keeps its outcomes.
+/// Where an unfinished run keeps its outcomes: `x.json` has `x.json.part`.
 pub fn unfinished(out: &Path) -> PathBuf {
-    out.with_extension("json.part")
+    file::appended(out, ".part")
 }
 
 fn sha256(bytes: &[u8]) -> String {

@@ -4,8 +4,8 @@ use crate::{Error, Settings};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
-    io::Write,
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -39,43 +39,41 @@ impl Session {
     /// Begins a run, or goes on with the one that was left there. A torn last line is cut off.
     ///
     /// # Errors
-    /// [`Error::Session`] if the file belongs to a run with other settings, [`Error::File`].
+    /// [`Error::Locked`] while another run has the file open, [`Error::Session`] if it belongs to a run with other
+    /// settings, [`Error::File`].
     pub fn open(path: &Path, settings: &Settings) -> Result<Self, Error> {
-        let text = match fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(Error::file("read", path)(error)),
-        };
-        let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
-        let mut done = BTreeMap::new();
-        let mut lines = whole.lines();
-        if let Some(first) = lines.next() {
-            let fail = |why: &str| Error::Session {
-                path: path.into(),
-                why: why.into(),
-            };
-            let begun: Settings =
-                serde_json::from_str(first).map_err(|_| fail("is not an unfinished run"))?;
-            if begun != *settings {
-                return Err(fail("was begun with other settings"));
-            }
-            for line in lines {
-                let line: Line = serde_json::from_str(line).map_err(|_| fail("is damaged"))?;
-                done.insert(line.example, line.outcome);
-            }
-        } else {
-            if let Some(folder) = path.parent() {
-                fs::create_dir_all(folder).map_err(Error::file("write", folder))?;
-            }
-            fs::write(path, json(settings) + "\n").map_err(Error::file("write", path))?;
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(Error::file("write", folder))?;
         }
-        let file = OpenOptions::new()
+        let mut file = OpenOptions::new()
+            .read(true)
             .append(true)
+            .create(true)
             .open(path)
             .map_err(Error::file("write", path))?;
-        if !whole.is_empty() {
-            file.set_len(whole.len() as u64)
-                .map_err(Error::file("write", path))?;
+        // Held until the file is closed, even by a crash.
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => Error::Locked(path.into()),
+            TryLockError::Error(error) => Error::file("lock", path)(error),
+        })?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)
+            .map_err(Error::file("read", path))?;
+        let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
+        let mut lines = whole.lines();
+        let begun = lines.next();
+        let done = match begun {
+            Some(first) => outcomes(first, lines, settings).map_err(|why| Error::Session {
+                path: path.into(),
+                why: why.into(),
+            })?,
+            None => BTreeMap::new(),
+        };
+        let write = || Error::file("write", path);
+        file.set_len(whole.len() as u64).map_err(write())?;
+        if begun.is_none() {
+            file.write_all((json(settings) + "\n").as_bytes())
+                .map_err(write())?;
         }
         Ok(Self {
             path: path.into(),
@@ -105,6 +103,24 @@ impl Session {
     }
 }
 
+/// What the lines behind the settings hold.
+fn outcomes<'a>(
+    begun: &str,
+    lines: impl Iterator<Item = &'a str>,
+    settings: &Settings,
+) -> Result<BTreeMap<usize, Outcome>, &'static str> {
+    let begun: Settings = serde_json::from_str(begun).map_err(|_| "is not an unfinished run")?;
+    if begun != *settings {
+        return Err("was begun with other settings");
+    }
+    lines
+        .map(|line| match serde_json::from_str(line) {
+            Ok(Line { example, outcome }) => Ok((example, outcome)),
+            Err(_) => Err("is damaged"),
+        })
+        .collect()
+}
+
 fn json(value: &impl Serialize) -> String {
     serde_json::json!(value).to_string()
 }
@@ -119,6 +135,7 @@ mod tests {
             model: "m".into(),
             weights_sha256: "0".into(),
             tokenizer_sha256: "0".into(),
+            device: "cpu".into(),
             kind: Kind::Retrieval,
             needles: vec![headkv_haystack::needle::san_francisco()],
             haystack: "generated".into(),
@@ -146,6 +163,7 @@ mod tests {
         let mut session = Session::open(&path, &settings()).unwrap();
         session.add(3, outcome(1.0 / 3.0)).unwrap();
         session.add(1, outcome(2.0)).unwrap();
+        drop(session);
         let whole = fs::read(&path).unwrap();
         let lines = whole.iter().filter(|byte| **byte == b'\n').count();
         assert_eq!(lines, 3);
@@ -170,17 +188,39 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.json.part");
         Session::open(&path, &settings()).unwrap();
-        let other = Settings {
-            max_tokens: 1,
-            ..settings()
-        };
-        let message = Session::open(&path, &other).err().unwrap().to_string();
-        assert!(
-            message.contains("was begun with other settings; delete it"),
-            "{message}"
-        );
+        let others = [
+            Settings {
+                max_tokens: 1,
+                ..settings()
+            },
+            Settings {
+                device: "cuda:0".into(),
+                ..settings()
+            },
+        ];
+        for other in others {
+            let message = Session::open(&path, &other).err().unwrap().to_string();
+            assert!(
+                message.contains("was begun with other settings; delete it"),
+                "{message}"
+            );
+        }
         fs::write(&path, "{}\n").unwrap();
         let message = Session::open(&path, &settings()).err().unwrap().to_string();
         assert!(message.contains("is not an unfinished run"), "{message}");
+    }
+    #[test]
+    fn two_runs_do_not_write_one_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.json.part");
+        let mut first = Session::open(&path, &settings()).unwrap();
+        let message = Session::open(&path, &settings()).err().unwrap().to_string();
+        assert!(
+            message.contains("s.json.part is being written by another run; wait"),
+            "{message}"
+        );
+        first.add(0, outcome(1.0)).unwrap();
+        drop(first);
+        assert_eq!(Session::open(&path, &settings()).unwrap().done.len(), 1);
     }
 }

@@ -27,14 +27,14 @@ impl Shown {
     /// Reads a score file, and what lies beside it.
     ///
     /// # Errors
-    /// As [`ScoreFile::read`].
+    /// As [`ScoreFile::read`] and [`Meta::beside`].
     pub fn read(path: &Path) -> Result<Self, Error> {
         let file = ScoreFile::read(path)?;
         Ok(Self {
             path: path.into(),
             scores: file.means()?,
             examples: file.examples(),
-            meta: Meta::beside(path),
+            meta: Meta::beside(path)?,
         })
     }
 
