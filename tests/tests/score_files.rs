@@ -84,6 +84,14 @@ fn the_projects_own_files_are_complete() {
             "{name}: most examples are answered"
         );
         assert!(meta.command.starts_with("head-scoring score --model "));
+        // Other readers may tell it from 0; nothing but the sign of an empty sum is in it.
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("-0.0"), "{name} holds -0.0");
+        assert_eq!(
+            text,
+            ScoreFile::read(&path).unwrap().to_json(),
+            "{name} is not as `convert` writes it"
+        );
         files += 1;
     }
     assert!(files >= 3, "{files} score files");

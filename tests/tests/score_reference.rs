@@ -1,11 +1,21 @@
 //! Scores of the embedded model agree with a second implementation, written from the definitions in plain float32.
 
 use candle_core::{DType, Device, safetensors};
-use head_scoring::{Kind, Scorer, compare::compare, example::Example, example::Grid, show::Shown};
+use head_scoring::{
+    Kind, ScoreFile, Scorer,
+    compare::compare,
+    example::{Example, Grid},
+    show::Shown,
+};
 use headkv_engine::LoadOptions;
 use headkv_haystack::{Haystack, Patterns, Template, pattern::Builtin};
 use serde_json::Value;
-use std::{collections::HashMap, env, fs, path::PathBuf, thread};
+use std::{
+    collections::HashMap,
+    env, fs,
+    path::{Path, PathBuf},
+    thread,
+};
 
 const LAYERS: usize = 8;
 const HEADS: usize = 8;
@@ -260,7 +270,61 @@ fn scores_agree_with_the_definitions() {
     }
 }
 
-/// A score file, or a folder of them, that somebody else made; named as ours, `{model}_{kind}.json`.
+/// Whether somebody else's score file agrees with one of ours, and how much; an error if there is none to compare.
+///
+/// Ours are the files of as many layers and heads, and of the kind that the name tells if it tells one: "reasoning" for
+/// "..._retrieval_reasoning_heads.json".
+fn agreement(theirs: &Path) -> Result<(bool, String), String> {
+    let name = theirs.file_name().unwrap_or_default().to_string_lossy();
+    let kinds = [Kind::Reasoning, Kind::Enhanced, Kind::Retrieval].map(Kind::name);
+    let kind = kinds
+        .into_iter()
+        .find(|kind| name.to_lowercase().contains(kind));
+    let theirs = Shown::read(theirs).map_err(|e| e.to_string())?;
+    let shape = (theirs.scores.layers(), theirs.scores.heads());
+    let mut compared = Vec::new();
+    for file in score_files(&headkv_tests::root().join("head_scores")) {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let ours = Shown::read(&file).unwrap();
+        let same_kind = kind.is_none_or(|kind| name.ends_with(&format!("_{kind}.json")));
+        if !same_kind || (ours.scores.layers(), ours.scores.heads()) != shape {
+            continue;
+        }
+        let found = compare(&ours.scores, &theirs.scores, 10);
+        let told = format!(
+            "{name}: Pearson {:.4}, {} of the top {} heads in both",
+            found.pearson, found.shared, found.top
+        );
+        if found.pearson >= 0.99 && found.shared >= 8 {
+            return Ok((true, told));
+        }
+        compared.push(told);
+    }
+    if compared.is_empty() {
+        let kind = kind.map_or(String::new(), |kind| format!("{kind} "));
+        let (layers, heads) = shape;
+        return Err(format!(
+            "head_scores holds no {kind}file of {layers} layers x {heads} heads"
+        ));
+    }
+    Ok((false, compared.join("; ")))
+}
+
+/// The score files of a folder, or the one file that a path names.
+fn score_files(path: &Path) -> Vec<PathBuf> {
+    if !path.is_dir() {
+        return vec![path.into()];
+    }
+    let entries = fs::read_dir(path).unwrap().map(|e| e.unwrap().path());
+    let scores = |path: &PathBuf| {
+        let name = path.to_string_lossy();
+        name.ends_with(".json") && !name.ends_with(".meta.json")
+    };
+    let mut files: Vec<_> = entries.filter(scores).collect();
+    files.sort();
+    files
+}
+
 #[test]
 fn the_committed_files_agree_with_reference_files() {
     let Some(path) = env::var_os("HEADKV_REFERENCE_SCORES").map(PathBuf::from) else {
@@ -268,37 +332,53 @@ fn the_committed_files_agree_with_reference_files() {
             "SKIPPED: set HEADKV_REFERENCE_SCORES to a score file or a folder of them to run this test"
         );
     };
-    let files: Vec<PathBuf> = if path.is_dir() {
-        fs::read_dir(&path)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect()
-    } else {
-        vec![path]
-    };
     let mut compared = 0;
-    for file in files {
-        let ours = headkv_tests::root()
-            .join("head_scores")
-            .join(file.file_name().unwrap());
-        if !ours.exists() || ours.to_string_lossy().ends_with(".meta.json") {
-            eprintln!(
-                "SKIPPED: {} has no counterpart in head_scores",
-                file.display()
-            );
-            continue;
+    for file in score_files(&path) {
+        match agreement(&file) {
+            Ok((agrees, told)) => {
+                assert!(agrees, "{} disagrees with {told}", file.display());
+                println!("{} agrees with {told}", file.display());
+                compared += 1;
+            }
+            Err(why) => eprintln!("SKIPPED: {}: {why}", file.display()),
         }
-        let (ours, theirs) = (Shown::read(&ours).unwrap(), Shown::read(&file).unwrap());
-        let found = compare(&ours.scores, &theirs.scores, 10);
-        assert!(
-            found.pearson >= 0.99 && found.shared >= 8,
-            "{}: {found:?}",
-            file.display()
-        );
-        compared += 1;
     }
     assert!(
         compared > 0,
-        "no file of HEADKV_REFERENCE_SCORES has a counterpart in head_scores"
+        "HEADKV_REFERENCE_SCORES={} names no file that can be compared; each line above says why",
+        path.display()
     );
+}
+
+#[test]
+fn reference_files_are_matched_by_shape_and_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str, kind: &str| {
+        let ours = headkv_tests::root().join(format!("head_scores/tiny_{kind}.json"));
+        let path = dir.path().join(name);
+        fs::copy(ours, &path).unwrap();
+        path
+    };
+    for (name, kind, with) in [
+        ("Tiny_retrieval_heads.json", "retrieval", "tiny_retrieval"),
+        ("t_retrieval_reasoning.json", "reasoning", "tiny_reasoning"),
+        ("ENHANCED.json", "enhanced", "tiny_enhanced"),
+        ("scores.json", "reasoning", "tiny_"),
+    ] {
+        let (agrees, told) = agreement(&place(name, kind)).unwrap();
+        assert!(agrees && told.starts_with(with), "{name}: {told}");
+    }
+    let other = place("retrieval.json", "retrieval");
+    let shuffled = ScoreFile::read(&other).unwrap().shuffled(1);
+    shuffled.write(&other).unwrap();
+    let (agrees, told) = agreement(&other).unwrap();
+    assert!(!agrees && told.starts_with("tiny_retrieval"), "{told}");
+    fs::write(&other, r#"{"0-0": [1], "0-1": [0]}"#).unwrap();
+    assert_eq!(
+        agreement(&other).unwrap_err(),
+        "head_scores holds no retrieval file of 1 layers x 2 heads"
+    );
+    fs::write(&other, "[]").unwrap();
+    assert!(agreement(&other).unwrap_err().contains("not a score file"));
+    assert_eq!(score_files(dir.path()).len(), 5);
 }
