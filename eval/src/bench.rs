@@ -110,7 +110,8 @@ pub fn run(options: &Options) -> Result<()> {
                 let output = output?;
                 if !output.status.success() {
                     bail!(
-                        "{path} at {length} tokens: {}",
+                        "{path} at {length} tokens ended with {}: {}",
+                        output.status,
                         String::from_utf8_lossy(&output.stderr).trim()
                     );
                 }

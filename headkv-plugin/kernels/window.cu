@@ -165,6 +165,8 @@ __global__ __launch_bounds__(POOL_THREADS) void pool(const __grid_constant__ Hea
 #pragma unroll 8
                 for (int row = h * a.window; row < (h + 1) * a.window; row++)
                     sum += exp2_fast(logits[row * aligned(a.tokens) + at] - states[row].x) * states[row].y;
+                // What is no number is no attention.
+                if (!(sum < INFINITY)) sum = 0;
                 score = a.share_max ? fmaxf(score, sum) : score + sum;
             }
             if (!a.share_max) score /= a.share;

@@ -31,7 +31,7 @@ for step in $steps; do
         128k) bench --lengths 128000 --paths full,snapkv@1024,headkv@1024,headkv@128 ;;
         1k) bench --lengths 1000 --paths paged,full,headkv@1024 ;;
         batch)
-            bench --lengths 8000 --batch 16 --paths paged,full,headkv@1024,headkv@128
+            bench --lengths 8000 --batch 16 --paths full,headkv@1024,headkv@128
             bench --lengths 8000 --batch 64 --paths full,headkv@1024,headkv@128 ;;
         # The largest batch of full caches on 141 GB, one that is too large, and twice that one with compressed caches.
         limit)

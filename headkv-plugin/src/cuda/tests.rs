@@ -145,6 +145,29 @@ fn ranking_and_selection_equal_the_cpu() {
 }
 
 #[test]
+fn what_is_no_number_is_no_attention() {
+    let Some(device) = gpu() else { return };
+    let (heads, tokens, head_dim) = (2, 300, 64);
+    let mut q = host(&random(&device, &[heads, tokens, head_dim]));
+    // A query of the first head's window.
+    q[(tokens - 1) * head_dim] = bf16::NAN;
+    let q = Tensor::from_vec(q, (heads, tokens, head_dim), &device).unwrap();
+    let k = random(&device, &[heads, tokens, head_dim]);
+    let ranking = Ranking {
+        window: 8,
+        kernel: 7,
+        pooling: Pooling::Max,
+        stored_heads: heads,
+        reduce: Reduce::Mean,
+        scale: 0.125,
+        softcap: None,
+    };
+    let scores = rank(&q, &k, &ranking).unwrap().to_host().unwrap();
+    assert!(scores.row(0).iter().all(|&score| score == 0.0));
+    assert!(scores.row(1).iter().all(|&score| score > 0.0));
+}
+
+#[test]
 fn generated_tokens_equal_the_cpu() {
     let Some(device) = gpu() else { return };
     let (heads, kv_heads, head_dim, scale) = (6, 2, 64, 0.125);
