@@ -1,12 +1,14 @@
 //! The official LongBench files become samples, and what is wrong with them is named.
 
 use headkv_eval::{
-    Sample,
+    Completion, Row, Sample, Variant,
     datasets::{
         Target,
         longbench::{self, Options},
     },
     protocol::Protocol,
+    report,
+    row::Model,
     sample::Scoring,
 };
 use std::{fs, path::Path};
@@ -245,6 +247,26 @@ fn longbench_e_is_read_where_it_is_asked_for_or_alone() {
     fs::remove_file(dir.path().join("qasper.jsonl")).unwrap();
     let named = |o: &mut Options| o.datasets = vec!["qasper".into()];
     assert_eq!(only(read(dir.path(), named).unwrap()), even);
+}
+
+#[test]
+fn lengths_are_in_every_row_and_in_the_table_of_longbench_e() {
+    let dir = both();
+    let model = Model {
+        name: "tiny".into(),
+        digest: "0".into(),
+        backend: "cpu".into(),
+    };
+    let row = |longbench_e| {
+        let samples = read(dir.path(), |o| o.longbench_e = longbench_e).unwrap();
+        let answer = Ok(Completion::default());
+        Row::new(&samples[0], &model, &Variant::new("full"), answer)
+    };
+    let rows = [row(false), row(true)];
+    assert!(rows.iter().all(|row| row.bucket.as_deref() == Some("4-8k")));
+    let tables = report::tables(&rows);
+    let columns: Vec<_> = tables.iter().map(|table| &table.columns[..]).collect();
+    assert_eq!(columns, [["qasper"], ["qasper 4-8k"]]);
 }
 
 #[test]
