@@ -70,7 +70,7 @@ struct Score {
     /// The most tokens of an answer
     #[arg(long, default_value = "50")]
     max_tokens: NonZeroUsize,
-    /// Examples that decode together
+    /// Examples that decode together; on the CPU 16 at most, and those of a .gguf file one by one
     #[arg(long, default_value = "1")]
     batch: NonZeroUsize,
     /// cpu, cuda or cuda:N; a GPU needs a build with --features head-scoring/cuda

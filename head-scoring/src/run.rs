@@ -7,10 +7,9 @@ use crate::{
     observer::Observer,
     session::{Outcome, Session},
 };
-use headkv_engine::{Attention, Device, Engine, LoadOptions, Request};
+use headkv_engine::{Attention, Device, Engine, LoadOptions, ModelFiles, Request};
 use sha2::{Digest, Sha256};
 use std::{
-    num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -21,14 +20,12 @@ use std::{
 /// Answers end at a line's end, as in the original.
 const STOP: &str = "\n";
 
-/// The most examples that decode together, whatever the batch: more rows are multiplied by the weights in another way,
-/// and sums in another order would change the scores' last digits.
-const TOGETHER: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
-
 /// A model with an observer in its attention.
 pub struct Scorer {
     engine: Engine,
     device: Device,
+    /// The most examples that decode together.
+    together: usize,
     observer: Arc<Observer>,
 }
 
@@ -48,13 +45,14 @@ impl Scorer {
     ///
     /// # Errors
     /// As [`Engine::load`].
-    pub fn load(mut options: LoadOptions) -> Result<Self, Error> {
-        options.max_batch = options.max_batch.min(TOGETHER);
-        let (observer, device) = (Observer::new()?, options.device);
+    pub fn load(options: LoadOptions) -> Result<Self, Error> {
+        let (observer, device, most) = (Observer::new()?, options.device, options.max_batch.get());
         let engine = Engine::load(options, Attention::Hook(observer.clone()))?;
+        let together = most.min(together(device, engine.files()));
         Ok(Self {
             engine,
             device,
+            together,
             observer,
         })
     }
@@ -102,11 +100,24 @@ impl Scorer {
         })
     }
 
-    /// Answers the examples, which decode together, and scores every head in each.
+    /// Answers the examples and scores every head in each. They decode together, as many as may.
     ///
     /// # Errors
     /// As [`Engine::generate`].
     pub fn measure(
+        &self,
+        kind: Kind,
+        examples: &[&Example],
+        max_tokens: usize,
+    ) -> Result<Vec<Outcome>, Error> {
+        let mut outcomes = Vec::with_capacity(examples.len());
+        for together in examples.chunks(self.together) {
+            outcomes.extend(self.measure_together(kind, together, max_tokens)?);
+        }
+        Ok(outcomes)
+    }
+
+    fn measure_together(
         &self,
         kind: Kind,
         examples: &[&Example],
@@ -252,6 +263,17 @@ impl Scorer {
         meta.write(out)?;
         session.finish()?;
         Ok(meta)
+    }
+}
+
+/// How many examples may decode together on a CPU without changing each other's scores by a bit. HeadKV's products sum
+/// every row in the same order up to 16 rows; a GGUF file's layers are not HeadKV's, and more rows than one are summed in
+/// another order. On a GPU nothing keeps the order.
+fn together(device: Device, files: &ModelFiles) -> usize {
+    match device {
+        Device::Cuda(_) => usize::MAX,
+        Device::Cpu if files.is_gguf() => 1,
+        Device::Cpu => 16,
     }
 }
 

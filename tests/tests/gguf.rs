@@ -1,4 +1,4 @@
-//! A quantized GGUF file runs as the values that it stands for, at the speed of f32.
+//! A quantized GGUF file runs as the values that it stands for, at the speed of f32, and its heads can be scored.
 
 use anyhow::{Context, Result};
 use candle_core::{
@@ -6,7 +6,12 @@ use candle_core::{
     quantized::{GgmlDType, QTensor, gguf_file},
     safetensors,
 };
+use head_scoring::{
+    Kind, Scorer,
+    example::{Example, Grid},
+};
 use headkv_engine::{Attention, Engine, Generation, LoadOptions, Request};
+use headkv_haystack::{Haystack, Patterns, Template, pattern::Builtin};
 use headkv_plugin::Compression;
 use serde_json::Value;
 use std::{
@@ -195,6 +200,33 @@ fn a_quantized_file_gives_the_logits_of_the_values_it_stands_for() -> Result<()>
         .zip(folder.logits.iter().flatten());
     let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
     assert!(worst < 1e-3, "logits differ by {worst}");
+    Ok(())
+}
+
+#[test]
+fn scores_of_a_quantized_file_do_not_depend_on_the_batch() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (file, _) = quantized_tiny(dir.path())?;
+    let scorer = Scorer::load(LoadOptions::new(file))?;
+    let grid = Grid {
+        needles: Patterns::builtin(Builtin::Retrieval).draw(1, 3)?,
+        haystack: Haystack::generated(1),
+        lengths: vec![200, 300],
+        depths: vec![0.0, 20.0, 40.0, 60.0, 80.0, 100.0],
+        template: Template::plain(),
+    };
+    let examples = grid.examples(scorer.engine())?;
+    let all: Vec<&Example> = examples.iter().collect();
+    let measure = |batch: usize| -> Result<Vec<_>> {
+        let outcomes = all.chunks(batch);
+        let outcomes = outcomes.map(|batch| scorer.measure(Kind::Enhanced, batch, 30));
+        Ok(outcomes.collect::<Result<Vec<_>, _>>()?.concat())
+    };
+    let (alone, together) = (measure(1)?, measure(12)?);
+    assert_eq!(alone.len(), 36);
+    for (at, (alone, together)) in alone.iter().zip(&together).enumerate() {
+        assert_eq!(alone, together, "example {at}");
+    }
     Ok(())
 }
 
