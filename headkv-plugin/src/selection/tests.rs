@@ -32,11 +32,12 @@ fn naive_best(row: &[f32], count: usize) -> BTreeSet<u32> {
 
 /// Each head's part of its attention in its `mean` best positions.
 fn naive_concentration(rows: &[Vec<f32>], mean: usize) -> Vec<f32> {
+    // Position by position: another order of summing would break the ties of heads that are all but equal.
     let part = |row: &Vec<f32>| {
-        let mut sorted = row.clone();
-        sorted.sort_by(|a, b| b.total_cmp(a));
-        let sum = |scores: &[f32]| scores.iter().map(|&s| f64::from(s)).sum::<f64>();
-        (sum(&sorted[..mean]) / sum(row)) as f32
+        let all: f64 = row.iter().map(|&s| f64::from(s)).sum();
+        let best = naive_best(row, mean).into_iter();
+        let held: f64 = best.map(|at| f64::from(row[at as usize])).sum();
+        (held / all) as f32
     };
     rows.iter().map(part).collect()
 }
@@ -55,7 +56,7 @@ fn naive_won(rows: &[Vec<f32>], weights: &[f32], mean: usize) -> Vec<usize> {
     won
 }
 
-/// A token at a time to the head with the largest `won / (2 tokens + 1)`, the more concentrated among equals.
+/// A token at a time to the head with the largest `won / (2 tokens + 1)`, the more concentrated among equals, then the first.
 fn naive_exact(won: &[usize], weights: &[f32], mean: usize, sure: usize) -> Vec<usize> {
     let mut tokens = vec![0usize; won.len()];
     for _ in 0..won.len() * (mean - sure) {
@@ -67,6 +68,7 @@ fn naive_exact(won: &[usize], weights: &[f32], mean: usize, sure: usize) -> Vec<
                     .total_cmp(&claim(b))
                     .then(won[*a].cmp(&won[*b]))
                     .then(weights[*a].total_cmp(&weights[*b]))
+                    .then(b.cmp(a))
             });
         tokens[next.unwrap()] += 1;
     }
