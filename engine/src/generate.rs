@@ -1,6 +1,7 @@
 //! Greedy generation for a batch of prompts.
 
 use crate::{Engine, Error, record::Recorder};
+use headkv_plugin::{Compression, hook::Configured};
 use mistralrs_core::{
     Constraint, MessageContent, NormalRequest, Request as EngineRequest, RequestMessage, Response,
     SamplingParams, StopTokens, TokenizationRequest,
@@ -24,6 +25,8 @@ pub struct Request {
     pub stop: Vec<String>,
     /// Whether to keep the logits of every step.
     pub keep_logits: bool,
+    /// What is kept of this request's prompt, if not what the model's configuration says.
+    pub compression: Option<Compression>,
 }
 
 impl Request {
@@ -35,6 +38,7 @@ impl Request {
             max_tokens,
             stop: Vec::new(),
             keep_logits: false,
+            compression: None,
         }
     }
 
@@ -70,51 +74,48 @@ impl Engine {
     /// Generates greedily for all requests, which decode together; the answers come in the requests' order.
     ///
     /// # Errors
-    /// [`Error::TooLong`] before anything runs; [`Error::Generation`] if the engine fails a request.
+    /// [`Error::TooLong`] before anything runs; [`Error::Generation`] if the engine fails a request, once all are
+    /// answered.
     pub fn generate(&self, requests: &[Request]) -> Result<Vec<Generation>, Error> {
         for request in requests {
-            if request.prompt.is_empty() {
-                return Err(Error::Generation(
-                    "the prompt is empty; give at least one token".into(),
-                ));
-            }
-            if request.prompt.len() + request.max_tokens > self.context() {
-                return Err(Error::TooLong {
-                    prompt: request.prompt.len(),
-                    answer: request.max_tokens,
-                    context: self.context(),
-                });
-            }
+            self.check(request)?;
         }
-        let before = self.last_sequence();
+        self.generate_each(requests).into_iter().collect()
+    }
+
+    /// As [`Engine::generate`], with an answer or an error for each request: one that fails stops no other.
+    pub fn generate_each(&self, requests: &[Request]) -> Vec<Result<Generation, Error>> {
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut answers = runtime.block_on(async {
+        runtime.block_on(async {
             let mut pending = Vec::with_capacity(requests.len());
             for request in requests {
-                pending.push(self.submit(request).await?);
+                pending.push(self.submit(request).await);
             }
             let mut answers = Vec::with_capacity(requests.len());
             for (request, submitted) in requests.iter().zip(pending) {
-                answers.push(self.collect(request, submitted).await?);
+                answers.push(match submitted {
+                    Ok(submitted) => self.collect(request, submitted).await,
+                    Err(error) => Err(error),
+                });
             }
-            Ok::<_, Error>(answers)
-        })?;
-        // The engine numbers sequences in the order in which they were sent.
-        let usage = self
-            .hook
-            .as_ref()
-            .map(|hook| hook.usage())
-            .unwrap_or_default();
-        let ours = usage
-            .iter()
-            .filter(|u| before.is_none_or(|last| u.seq_id > last));
-        let mut ours: Vec<_> = ours.collect();
-        ours.sort_by_key(|u| u.seq_id);
-        for (answer, usage) in answers.iter_mut().zip(ours) {
-            answer.kept_bytes = usage.kept_bytes;
-            answer.kv_bytes = usage.kept_bytes + usage.tail_bytes;
+            answers
+        })
+    }
+
+    fn check(&self, request: &Request) -> Result<(), Error> {
+        if request.prompt.is_empty() {
+            return Err(Error::Generation(
+                "the prompt is empty; give at least one token".into(),
+            ));
         }
-        Ok(answers)
+        if request.prompt.len() + request.max_tokens > self.context() {
+            return Err(Error::TooLong {
+                prompt: request.prompt.len(),
+                answer: request.max_tokens,
+                context: self.context(),
+            });
+        }
+        Ok(())
     }
 
     /// Token ids of a conversation with one message of the user, in the model's own chat template.
@@ -142,12 +143,6 @@ impl Engine {
         })
     }
 
-    fn last_sequence(&self) -> Option<usize> {
-        self.hook
-            .as_ref()
-            .and_then(|hook| hook.usage().iter().map(|u| u.seq_id).max())
-    }
-
     async fn send(&self, request: EngineRequest) -> Result<(), Error> {
         let sender = self
             .mistral
@@ -157,6 +152,7 @@ impl Engine {
     }
 
     async fn submit(&self, request: &Request) -> Result<Submitted, Error> {
+        self.check(request)?;
         let (response, answer) = channel(1);
         let recorder = Arc::new(Recorder::new(
             request.keep_logits,
@@ -172,6 +168,10 @@ impl Engine {
         };
         let message = RequestMessage::CompletionTokens(request.prompt.clone());
         let id = self.mistral.next_request_id();
+        let configured = match &request.compression {
+            Some(compression) => Some(self.compressed()?.configure(id, compression)?),
+            None => None,
+        };
         let normal = NormalRequest {
             constraint: Constraint::None,
             logits_processors: Some(vec![recorder.clone()]),
@@ -183,6 +183,7 @@ impl Engine {
             start,
             recorder,
             answer,
+            _configured: configured,
         })
     }
 
@@ -191,13 +192,11 @@ impl Engine {
         request: &Request,
         mut submitted: Submitted,
     ) -> Result<Generation, Error> {
-        let text = match submitted.answer.recv().await.ok_or(Error::Stopped)? {
-            Response::CompletionDone(done) => done
-                .choices
-                .into_iter()
-                .next()
-                .map(|c| c.text)
-                .unwrap_or_default(),
+        let (sequence, text) = match submitted.answer.recv().await.ok_or(Error::Stopped)? {
+            Response::CompletionDone(done) => {
+                let text = done.choices.into_iter().next().map(|choice| choice.text);
+                (done.id, text.unwrap_or_default())
+            }
             Response::CompletionModelError(why, _) | Response::ModelError(why, _) => {
                 return Err(Error::Generation(crate::files::first_line(&why).into()));
             }
@@ -218,14 +217,20 @@ impl Engine {
                 "the engine answered without generating".into(),
             ));
         };
+        // A response's id is its sequence's number.
+        let usage = match (&self.model, sequence.parse()) {
+            (Some(model), Ok(sequence)) => model.usage(sequence),
+            _ => None,
+        };
         let per_token = self.token_bytes();
+        let full = per_token * (request.prompt.len() + recording.tokens.len() - 1);
         Ok(Generation {
             text,
             prompt_tokens: request.prompt.len(),
             prompt_seconds: first.duration_since(submitted.start).as_secs_f64(),
             decode_seconds: last.duration_since(*first).as_secs_f64(),
-            kv_bytes: per_token * (request.prompt.len() + recording.tokens.len() - 1),
-            kept_bytes: per_token * request.prompt.len(),
+            kv_bytes: usage.map_or(full, |usage| usage.kept_bytes + usage.tail_bytes),
+            kept_bytes: usage.map_or(per_token * request.prompt.len(), |usage| usage.kept_bytes),
             tokens: recording.tokens,
             logits: recording.logits,
         })
@@ -236,4 +241,5 @@ struct Submitted {
     start: Instant,
     recorder: Arc<Recorder>,
     answer: Receiver<Response>,
+    _configured: Option<Configured>,
 }

@@ -1,20 +1,23 @@
 //! From a path to a running model.
 
 use crate::{Error, ModelFiles, files::first_line};
-use headkv_plugin::{Compression, HeadKv, methods::ModelShape};
+use headkv_plugin::{
+    Compression, HeadKv, ModelShape,
+    hook::{Model, Panels},
+};
 use mistralrs_core::{
     DefaultSchedulerMethod, DeviceMapSetting, GGUFLoaderBuilder, GGUFSpecificConfig, Loader,
     MemoryGpuConfig, MistralRs, MistralRsBuilder, ModelDType, NormalLoaderBuilder,
     NormalSpecificConfig, PagedAttentionConfig, PagedCacheType, Pipeline, SchedulerConfig,
     TokenSource,
-    attention_hook::{self, AttentionHook},
+    attention_hook::{self, AttentionHook, PromptPolicy},
 };
 use std::{
     num::NonZeroUsize,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     str::FromStr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 use tokenizers::Tokenizer;
 use tokio::runtime::Runtime;
@@ -87,6 +90,8 @@ pub struct LoadOptions {
     pub max_batch: NonZeroUsize,
     /// Whether answers go on past the model's end tokens, to the length asked for.
     pub ignore_end: bool,
+    /// How prompts share the engine with sequences that decode, under [`Attention::Compressed`].
+    pub prompts: PromptPolicy,
 }
 
 impl LoadOptions {
@@ -97,6 +102,7 @@ impl LoadOptions {
             device: Device::Cpu,
             max_batch: NonZeroUsize::MIN.saturating_add(31),
             ignore_end: false,
+            prompts: PromptPolicy::default(),
         }
     }
 }
@@ -117,7 +123,7 @@ pub enum Attention {
 pub struct Engine {
     pub(crate) mistral: Arc<MistralRs>,
     pub(crate) runtime: Mutex<Runtime>,
-    pub(crate) hook: Option<Arc<HeadKv>>,
+    pub(crate) model: Option<Arc<Model>>,
     /// The model's own end tokens.
     pub(crate) end_tokens: Vec<u32>,
     tokenizer: Arc<Tokenizer>,
@@ -130,9 +136,6 @@ pub struct Engine {
     context: usize,
 }
 
-/// The runtime reads the hook from a global while it loads, so loads take turns.
-static LOADING: Mutex<()> = Mutex::new(());
-
 impl Engine {
     /// Loads a model.
     ///
@@ -142,39 +145,38 @@ impl Engine {
     pub fn load(options: LoadOptions, attention: Attention) -> Result<Self, Error> {
         let files = ModelFiles::open(&options.model)?;
         let device = options.device.open()?;
-        let hook = match &attention {
-            Attention::Compressed(compression) => Some(HeadKv::new(compression.clone())?),
-            _ => None,
-        };
-        let pipeline = {
-            let _turn = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
-            match (&attention, &hook) {
-                (Attention::Hook(hook), _) => attention_hook::set_global(Some(hook.clone())),
-                (_, Some(hook)) => hook.install(),
-                _ => attention_hook::set_global(None),
-            }
-            let loaded = catch_unwind(AssertUnwindSafe(|| {
+        let load = || {
+            catch_unwind(AssertUnwindSafe(|| {
                 pipeline(&files, &device, options.device, &attention)
-            }));
-            attention_hook::set_global(None);
-            match loaded {
-                Ok(Ok(pipeline)) => pipeline,
-                Ok(Err(e)) => return Err(refused(&files, &root_message(&*e))),
-                Err(_) => {
-                    return Err(refused(
-                        &files,
-                        "the runtime could not read it; check its config.json",
-                    ));
-                }
+            }))
+        };
+        let loaded = match &attention {
+            Attention::Compressed(compression) => {
+                HeadKv::with_prompts(compression.clone(), options.prompts)?.scope(load)
+            }
+            Attention::Hook(hook) => {
+                attention_hook::sync_scope(hook.clone(), || Panels::scope(load))
+            }
+            Attention::Upstream | Attention::Paged(_) => load(),
+        };
+        let pipeline = match loaded {
+            Ok(Ok(pipeline)) => pipeline,
+            Ok(Err(e)) => return Err(refused(&files, &root_message(&*e))),
+            Err(_) => {
+                return Err(refused(
+                    &files,
+                    "the runtime could not read it; check its config.json",
+                ));
             }
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|e| Error::Generation(e.to_string()))?;
-        let (tokenizer, info, metadata) = runtime.block_on(async {
+        let (model, tokenizer, info, metadata) = runtime.block_on(async {
             let pipeline = pipeline.lock().await;
             (
+                Model::of(&*pipeline),
                 attention_hook::tokenizer(&*pipeline),
                 attention_hook::model_info(&*pipeline),
                 pipeline.get_metadata(),
@@ -201,7 +203,7 @@ impl Engine {
         Ok(Self {
             mistral,
             runtime: Mutex::new(runtime),
-            hook,
+            model,
             end_tokens: metadata.eos_tok.clone(),
             tokenizer,
             files,
@@ -222,14 +224,24 @@ impl Engine {
     /// Changes the compression of sequences that begin from now on.
     ///
     /// # Errors
-    /// As [`HeadKv::set`]; [`Error::Generation`] if the model was not loaded with [`Attention::Compressed`].
+    /// As [`Model::set`]; [`Error::Generation`] if the model was not loaded with [`Attention::Compressed`].
     pub fn set_compression(&self, compression: &Compression) -> Result<(), Error> {
-        match &self.hook {
-            Some(hook) => Ok(hook.set(compression.clone())?),
-            None => Err(Error::Generation(
-                "this model was loaded without compression".into(),
-            )),
-        }
+        Ok(self.compressed()?.set(compression)?)
+    }
+
+    /// The model's side of the compression: what its sequences hold, and configurations by request.
+    ///
+    /// # Errors
+    /// [`Error::Generation`] if the model was not loaded with [`Attention::Compressed`].
+    pub fn compressed(&self) -> Result<&Arc<Model>, Error> {
+        self.model
+            .as_ref()
+            .ok_or_else(|| Error::Generation("this model was loaded without compression".into()))
+    }
+
+    /// The runtime's engine, for everything that [`Engine::generate`] does not do.
+    pub fn mistral(&self) -> &Arc<MistralRs> {
+        &self.mistral
     }
 
     /// The model's tokenizer.

@@ -4,10 +4,7 @@ use crate::{
     Backend, Completion, Error, Failure, Job, Variant, grid::Methods, row, store::Heads, suggest,
 };
 use headkv_engine::{Attention, Device, Engine, LoadOptions, ModelFiles, Request};
-use headkv_plugin::{
-    Compression, HeadScores,
-    methods::{self, Budget, Compressor},
-};
+use headkv_plugin::{Compression, HeadScores, Policy, methods};
 use std::{fs, path::Path};
 
 /// A model in this process.
@@ -55,17 +52,16 @@ impl InProcess {
             .map(HeadScores::read)
             .transpose()
             .map_err(backend)?;
-        let compressor = Compressor::new(&config, shape, scores.as_ref()).map_err(backend)?;
+        if methods::find(&config.method).is_ok_and(|entry| entry.keeps_all) {
+            return Ok(None);
+        }
+        let policy = Policy::new(&config, shape, scores.as_ref()).map_err(backend)?;
         let mut capacities = Vec::with_capacity(shape.layers);
         for layer in 0..shape.layers {
-            let kept = match compressor.budget(layer, self.0.context()) {
-                Budget::PerHead(kept) => kept,
-                Budget::Ends { first, last } => {
-                    vec![first + last; shape.stored_heads(config.granularity)]
-                }
-                Budget::Shared { .. } | Budget::All => return Ok(None),
-            };
-            capacities.push(kept.iter().map(|tokens| tokens + config.window).collect());
+            match policy.lengths(layer, self.0.context()).map_err(backend)? {
+                Some(lengths) => capacities.push(lengths),
+                None => return Ok(None),
+            }
         }
         Ok(Some(Heads {
             model: self.0.files().name(),
@@ -140,7 +136,7 @@ pub fn variants(grid: &Methods, model: &Path, score_folder: &Path) -> Result<Vec
         let known = entries.iter().map(|entry| entry.name.as_str());
         let entry = methods::find(name)
             .map_err(|_| Error::Option(suggest::unknown("method", name, known)))?;
-        if entry.name == "full" {
+        if entry.keeps_all {
             variants.push(Variant::new(&entry.name));
             continue;
         }
@@ -204,7 +200,7 @@ pub fn label(grid: &Methods) -> Result<Variant, Error> {
     let method = entry
         .as_ref()
         .map_or(name.as_str(), |entry| entry.name.as_str());
-    if method == "full" {
+    if entry.as_ref().is_some_and(|entry| entry.keeps_all) {
         return Ok(Variant::new(method));
     }
     let by_head = entry.as_ref().is_some_and(|entry| entry.needs_scores);

@@ -5,9 +5,11 @@
 //! with the context.
 
 use crate::estimator::Sight;
-use candle_core::{D, DType, Module, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor};
 use headkv_plugin::{Compression, HeadKv};
-use mistralrs_core::attention_hook::{AttendCx, AttentionHook, ModelInfo, SeqInfo, SeqState};
+use mistralrs_core::attention_hook::{
+    AttendCx, AttentionHook, HookedSequence, ModelHook, ModelInfo, SeqInfo,
+};
 use rayon::prelude::*;
 use std::{
     any::Any,
@@ -21,7 +23,14 @@ pub type Sights = Vec<Vec<Vec<Sight>>>;
 /// Watches the sequences that were announced by [`Observer::watch`].
 pub struct Observer {
     attention: Arc<HeadKv>,
-    watched: Mutex<Vec<Watched>>,
+    watched: Arc<Mutex<Vec<Watched>>>,
+}
+
+/// The observer in one model.
+struct Watching {
+    attention: Arc<dyn ModelHook>,
+    layers: usize,
+    watched: Arc<Mutex<Vec<Watched>>>,
 }
 
 struct Watched {
@@ -52,13 +61,13 @@ impl Observer {
         })?;
         Ok(Arc::new(Self {
             attention,
-            watched: Mutex::default(),
+            watched: Arc::default(),
         }))
     }
 
     /// Announces a prompt, and the positions in it that are the needle.
     pub fn watch(&self, prompt: &[u32], needle: Range<usize>) {
-        self.lock().push(Watched {
+        lock(&self.watched).push(Watched {
             prompt: prompt.to_vec(),
             needle,
             seq_id: None,
@@ -69,56 +78,51 @@ impl Observer {
     /// What was seen of the first announced sequence with that prompt, which is no longer watched. `None` if there is
     /// none, or it never ran.
     pub fn take(&self, prompt: &[u32]) -> Option<Sights> {
-        let mut watched = self.lock();
+        let mut watched = lock(&self.watched);
         let at = watched.iter().position(|w| w.prompt == prompt)?;
         let layers = watched.remove(at).layers;
         (!layers.is_empty()).then(|| layers.into_iter().map(|layer| layer.sights).collect())
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Watched>> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(watched: &Mutex<Vec<Watched>>) -> MutexGuard<'_, Vec<Watched>> {
+    watched.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl AttentionHook for Observer {
-    fn check_model(&self, model: &ModelInfo) -> Result<()> {
-        self.attention.check_model(model)
+    fn attach(&self, model: &ModelInfo) -> Result<Arc<dyn ModelHook>> {
+        Ok(Arc::new(Watching {
+            attention: self.attention.attach(model)?,
+            layers: model.layers,
+            watched: self.watched.clone(),
+        }))
     }
+}
 
-    fn new_state(
-        &self,
-        layer: usize,
-        model: &ModelInfo,
-        seq: &SeqInfo,
-    ) -> Result<Box<dyn Any + Send>> {
-        if layer == 0 {
-            let mut watched = self.lock();
-            if let Some(new) = watched
-                .iter_mut()
-                .find(|w| w.seq_id.is_none() && w.prompt == seq.prompt)
-            {
-                new.seq_id = Some(seq.seq_id);
-                new.layers = vec![Layer::default(); model.layers];
-            }
+impl ModelHook for Watching {
+    fn begin(&self, seq: &SeqInfo) -> Result<Box<dyn Any + Send>> {
+        let state = self.attention.begin(seq)?;
+        let mut watched = lock(&self.watched);
+        if let Some(new) = watched
+            .iter_mut()
+            .find(|w| w.seq_id.is_none() && w.prompt == seq.prompt)
+        {
+            new.seq_id = Some(seq.seq_id);
+            new.layers = vec![Layer::default(); self.layers];
         }
-        self.attention.new_state(layer, model, seq)
+        Ok(state)
     }
 
-    fn attend(&self, cx: &AttendCx<'_>, states: &[SeqState]) -> Result<Tensor> {
-        let out = self.attention.attend(cx, states)?;
-        let mut watched = self.lock();
-        for (row, state) in states.iter().enumerate() {
-            let seq_id = Some(state.seq().seq_id);
+    fn attend(&self, cx: &AttendCx<'_>, seqs: &[Arc<HookedSequence>]) -> Result<Tensor> {
+        let out = self.attention.attend(cx, seqs)?;
+        let mut watched = lock(&self.watched);
+        for (row, seq) in seqs.iter().enumerate() {
+            let seq_id = Some(seq.info().seq_id);
             if let Some(one) = watched.iter_mut().find(|w| w.seq_id == seq_id) {
                 one.layers[cx.layer].look(cx, row, &one.needle)?;
             }
         }
         Ok(out)
-    }
-
-    /// HeadKV's products, whose sums are the same however many sequences decode together: so are the scores.
-    fn linear(&self, weight: &Tensor) -> Result<Option<Box<dyn Module + Send + Sync>>> {
-        self.attention.linear(weight)
     }
 }
 

@@ -5,11 +5,8 @@ use candle_core::{D, Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::bf16;
 use headkv_plugin::{
-    attention::{
-        DecodeUnit, Element, PromptShape, WindowShape, decode_attention, prompt_attention,
-        window_scores,
-    },
-    cache::Segment,
+    AttentionShape,
+    attention::{DecodeUnit, Element, Segment, decode_attention, prefill_attention, window_scores},
 };
 use std::hint::black_box;
 
@@ -27,25 +24,22 @@ fn elements<T: Element>(count: usize) -> Vec<T> {
         .collect()
 }
 
-fn prompt_shape((heads, kv_heads, head_dim): Heads, tokens: usize) -> PromptShape {
-    let scale = 1.0 / (head_dim as f32).sqrt();
-    PromptShape {
-        batch: 1,
+fn attention_shape((heads, kv_heads, head_dim): Heads) -> AttentionShape {
+    AttentionShape {
         heads,
         kv_heads,
-        tokens,
         head_dim,
-        scale,
+        scale: 1.0 / (head_dim as f32).sqrt(),
         softcap: None,
     }
 }
 
-fn prompt_operations(s: &PromptShape) -> Throughput {
-    Throughput::Elements((2 * s.heads * s.head_dim * s.tokens * (s.tokens + 1)) as u64)
+fn prompt_operations(s: &AttentionShape, tokens: usize) -> Throughput {
+    Throughput::Elements((2 * s.heads * s.head_dim * tokens * (tokens + 1)) as u64)
 }
 
-fn inputs<T: Element>(s: &PromptShape) -> [Vec<T>; 3] {
-    [s.heads, s.kv_heads, s.kv_heads].map(|heads| elements(heads * s.tokens * s.head_dim))
+fn inputs<T: Element>(s: &AttentionShape, tokens: usize) -> [Vec<T>; 3] {
+    [s.heads, s.kv_heads, s.kv_heads].map(|heads| elements(heads * tokens * s.head_dim))
 }
 
 fn name(kind: &str, (heads, kv_heads, head_dim): Heads) -> String {
@@ -57,17 +51,17 @@ fn prompt(c: &mut Criterion) {
         let mut group = c.benchmark_group(name("prompt", model));
         group.sample_size(10);
         for tokens in [1024, 4096] {
-            let shape = prompt_shape(model, tokens);
-            group.throughput(prompt_operations(&shape));
-            let [q, k, v] = inputs::<f32>(&shape);
+            let shape = attention_shape(model);
+            group.throughput(prompt_operations(&shape, tokens));
+            let [q, k, v] = inputs::<f32>(&shape, tokens);
             let mut out = vec![0.0; q.len()];
             group.bench_function(BenchmarkId::new("f32", tokens), |b| {
-                b.iter(|| prompt_attention(&q, &k, &v, &shape, &mut out));
+                b.iter(|| prefill_attention(&q, &k, &v, 1, &shape, &mut out));
             });
-            let [q, k, v] = inputs::<bf16>(&shape);
+            let [q, k, v] = inputs::<bf16>(&shape, tokens);
             let mut out = vec![bf16::ZERO; q.len()];
             group.bench_function(BenchmarkId::new("bf16", tokens), |b| {
-                b.iter(|| prompt_attention(&q, &k, &v, &shape, &mut out));
+                b.iter(|| prefill_attention(&q, &k, &v, 1, &shape, &mut out));
             });
         }
     }
@@ -78,17 +72,16 @@ fn prompt_by_candle(c: &mut Criterion) {
     let model = MODELS[0];
     let mut group = c.benchmark_group(name("prompt by candle", model));
     group.sample_size(10);
-    let shape = prompt_shape(model, 1024);
-    group.throughput(prompt_operations(&shape));
+    let (shape, tokens) = (attention_shape(model), 1024);
+    group.throughput(prompt_operations(&shape, tokens));
     let mut attend = || -> candle_core::Result<()> {
-        let PromptShape {
+        let AttentionShape {
             heads,
             kv_heads,
-            tokens,
             head_dim,
             ..
         } = shape;
-        let [q, k, v] = inputs::<f32>(&shape);
+        let [q, k, v] = inputs::<f32>(&shape, tokens);
         let grouped = (kv_heads, heads / kv_heads * tokens, head_dim);
         let q = Tensor::from_vec(q, grouped, &Device::Cpu)?;
         let [k, v] =
@@ -122,25 +115,9 @@ fn window(c: &mut Criterion) {
     for model in MODELS {
         let mut group = c.benchmark_group(name("window", model));
         for tokens in [1024, 4096] {
-            let s = prompt_shape(model, tokens);
-            let PromptShape {
-                heads,
-                kv_heads,
-                head_dim,
-                scale,
-                softcap,
-                ..
-            } = s;
-            let shape = WindowShape {
-                heads,
-                kv_heads,
-                tokens,
-                head_dim,
-                window: WINDOW,
-                scale,
-                softcap,
-            };
-            let [q, k, _] = inputs::<f32>(&s);
+            let shape = attention_shape(model);
+            let [_, k, _] = inputs::<f32>(&shape, tokens);
+            let q = elements::<f32>(shape.heads * WINDOW * shape.head_dim);
             group.bench_function(BenchmarkId::new("f32", tokens), |b| {
                 b.iter(|| black_box(window_scores(&q, &k, &shape)));
             });
@@ -181,6 +158,7 @@ fn decode_of<T: Element>(
                 .zip(rows)
                 .map(|((keys, values), (q, out))| DecodeUnit {
                     q,
+                    new: 1,
                     segments: vec![Segment { keys, values }],
                     out,
                 })

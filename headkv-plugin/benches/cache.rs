@@ -2,9 +2,8 @@
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use headkv_plugin::{
-    Compression,
-    cache::{KvShape, RaggedCache},
-    methods::{Compressor, ModelShape},
+    Compression, ModelShape, Policy,
+    cache::RaggedCache,
     selection::{self, Scores},
 };
 use std::{convert::Infallible, hint::black_box};
@@ -19,13 +18,8 @@ const MODEL: ModelShape = ModelShape {
 fn append(c: &mut Criterion) {
     let new = vec![1.0f32; MODEL.kv_heads * MODEL.head_dim];
     for kept in [64, 4096] {
-        let shape = KvShape {
-            kv_heads: MODEL.kv_heads,
-            tokens: kept,
-            head_dim: MODEL.head_dim,
-        };
-        let all = vec![0.5f32; shape.kv_heads * shape.tokens * shape.head_dim];
-        let cache = || RaggedCache::keep_all(&all, &all, shape);
+        let all = vec![0.5f32; MODEL.kv_heads * kept * MODEL.head_dim];
+        let cache = || RaggedCache::keep_all(&all, &all, MODEL.kv_heads, MODEL.head_dim);
         c.bench_function(&format!("append 256 tokens, {kept} kept per head"), |b| {
             b.iter_batched_ref(
                 cache,
@@ -44,7 +38,7 @@ fn select(c: &mut Criterion) {
     let window = Scores::new(candidates, values);
     for method in ["snapkv", "adakv"] {
         let config = Compression::new(method, 128);
-        let compressor = Compressor::new(&config, MODEL, None).expect("a valid configuration");
+        let policy = Policy::new(&config, MODEL, None).expect("a valid configuration");
         c.bench_function(
             &format!("select {method}@128 of 4,096 tokens, 32 heads"),
             |b| {
@@ -52,8 +46,8 @@ fn select(c: &mut Criterion) {
                     let rank = || {
                         Ok::<_, Infallible>(selection::rank(window.clone(), MODEL.group(), &config))
                     };
-                    let budget = compressor.budget(0, 4096);
-                    let Ok(kept) = compressor.select(&budget, 4096, rank);
+                    let budget = policy.budget(0, 4096).expect("a fitting budget");
+                    let Ok(kept) = policy.select(&budget, 4096, rank);
                     black_box(kept)
                 });
             },

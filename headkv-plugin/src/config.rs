@@ -70,6 +70,16 @@ pub enum Granularity {
     KvHead,
 }
 
+impl Granularity {
+    /// Of a layer's query heads and KV heads, those for which a set of positions is kept.
+    pub(crate) fn stored_heads(self, heads: usize, kv_heads: usize) -> usize {
+        match self {
+            Granularity::QueryHead => heads,
+            Granularity::KvHead => kv_heads,
+        }
+    }
+}
+
 /// How scores of the query heads that share a KV head become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -39,6 +39,14 @@ pub enum Error {
          head_scores/tiny_retrieval.json, or make one with head-scoring"
     )]
     NoScores(String),
+    /// A method gave an answer that cannot be followed.
+    #[error("method `{name}` {why}; correct its `budget`")]
+    Method {
+        /// The method.
+        name: String,
+        /// What it gave, and where.
+        why: String,
+    },
     /// The scores belong to another model.
     #[error(
         "head scores are for {scored_layers} layers x {scored_heads} heads, but the model has {layers} x {heads}; \

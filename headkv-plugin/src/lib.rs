@@ -1,32 +1,44 @@
 //! Head-level KV cache compression for mistral.rs: each attention head keeps as many cache entries as it deserves.
 //!
-//! The data flows one way:
+//! What is kept is decided once, for every device; a [`Backend`](backend::Backend) attends, ranks and stores:
 //!
 //! ```text
-//! scores -> budget (methods) -> selection -> ragged cache -> attention
+//! scores -> methods (budgets) -> selection -> policy -> layer -> hook
+//!                    attention, cache (CPU), cuda -> backend ^
 //! ```
 //!
-//! [`Compression`] is the whole configuration. [`HeadKv`] brings it into a model that mistral.rs loads; everything else
-//! works on plain slices and knows nothing of the runtime.
+//! [`Compression`] is the whole configuration. [`HeadKv`] brings it into a model that mistral.rs loads; nothing outside
+//! `hook` knows the runtime.
 //!
 //! The method and its formulas are from Fu et al., "Not All Heads Matter" (ICLR 2025, arXiv 2410.19258).
 #![deny(missing_docs)]
 
+mod apportion;
 pub mod attention;
+pub mod backend;
 pub mod cache;
 pub mod config;
+pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod error;
 #[cfg(feature = "mistralrs")]
 pub mod hook;
+pub mod layer;
 pub mod linear;
 pub mod methods;
+mod policy;
 pub mod scores;
 pub mod selection;
+pub mod sequence;
+mod shape;
+pub mod usage;
 
+pub use apportion::apportion;
 pub use config::Compression;
 pub use error::Error;
 #[cfg(feature = "mistralrs")]
 pub use hook::HeadKv;
+pub use policy::Policy;
 pub use scores::HeadScores;
+pub use shape::{AttentionShape, ModelShape};

@@ -1,8 +1,9 @@
 //! Which positions a budget keeps: pooling, and the best-ranked candidates of each head.
 
 use crate::{
+    apportion::apportion,
     config::{Compression, Pooling, Reduce},
-    methods::{Budget, apportion},
+    methods::Budget,
 };
 
 /// Scores of a layer's candidates, one row per stored head.

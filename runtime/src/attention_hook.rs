@@ -1,44 +1,49 @@
 //! Lets a crate outside the runtime take over attention and the storage of keys and values.
 //!
-//! A hook is set with [`set_global`] before a model is loaded. Every layer of a model that is loaded then hands its
-//! new keys and values to the hook instead of its own cache, and asks the hook for the attention output:
+//! A model that loads within [`scope`] (or [`sync_scope`]) asks the [`AttentionHook`] for a [`ModelHook`] of its own.
+//! Each request's sequence then gets a state from [`ModelHook::begin`], which holds all layers and is dropped with the
+//! sequence. Every layer hands its new keys and values to the hook instead of its own cache, and asks it for the
+//! attention output:
 //!
 //! ```text
-//! KvCache::append(k, v)           arms a thread-local handle {k's id, states of the batch}; stores nothing
-//! Sdpa::run_attention(q, k, ..)   takes the handle if k is the armed tensor, and calls AttentionHook::attend
+//! KvCache::append(k, v)           arms a thread-local handle {k's id, sequences of the batch}; stores nothing
+//! Sdpa::run_attention(q, k, ..)   takes the handle if k is the armed tensor, and calls ModelHook::attend
 //! ```
 //!
 //! Both calls stand in one synchronous function of every supported model. The seam fails loudly: arming over a handle
-//! that was not taken is an error, and so is a handle left when the forward pass ends.
+//! that was not taken is an error, and so is a handle left when the forward pass ends. What fails for one sequence of a
+//! batch ends that sequence alone ([`HookedSequence::fail`]). Models that load outside a scope are upstream's.
 #![warn(missing_docs)]
 
 mod cache;
+mod failure;
 mod load;
 mod pass;
 mod rotary;
 mod schedule;
+mod sequence;
 
-use std::{
-    any::Any,
-    ops::DerefMut,
-    sync::{
-        atomic::{AtomicUsize, Ordering},
-        Arc, PoisonError, RwLock,
-    },
-};
+use std::{any::Any, future::Future, sync::Arc};
 
-use candle_core::{Module, Result, Tensor};
-use parking_lot::{Mutex, MutexGuard};
+use candle_core::{Result, Tensor};
 use tokenizers::Tokenizer;
 
-use crate::{paged_attention::ModelConfigLike, pipeline::Pipeline};
+use crate::{
+    kv_cache::KvCache,
+    paged_attention::ModelConfigLike,
+    pipeline::{EitherCache, Pipeline},
+};
 
 pub use cache::HookedCache;
 pub(crate) use cache::{gather, hooked, reset, scatter};
+pub(crate) use failure::{end_failed, ended, patiently, send};
 pub(crate) use load::{for_load, install, refuse};
 pub(crate) use pass::{attend_pending, forward};
 pub(crate) use rotary::rotary_rows;
-pub(crate) use schedule::{bucket_len, limit_prompts, prompts_first};
+pub(crate) use schedule::bucket;
+pub use schedule::PromptPolicy;
+pub use sequence::HookedSequence;
+pub(crate) use sequence::{begin, of};
 
 /// The shape of a model's attention, the same in every layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,40 +60,15 @@ pub struct ModelInfo {
     pub max_seq_len: usize,
 }
 
-/// What a hook may know of a sequence when its prompt begins.
-#[derive(Debug)]
+/// What a hook may know of a sequence when it begins.
+#[derive(Clone, Debug)]
 pub struct SeqInfo {
-    /// The engine's number of the sequence; later requests have larger ones.
+    /// The engine's number of the sequence, and the `id` of its responses.
     pub seq_id: usize,
+    /// The request that asked for it: `NormalRequest::id`. A request of several choices begins several sequences.
+    pub request_id: usize,
     /// The prompt's token ids.
     pub prompt: Vec<u32>,
-}
-
-/// One sequence's state in one layer.
-#[derive(Clone)]
-pub struct SeqState {
-    seq: Arc<SeqInfo>,
-    seen: Arc<AtomicUsize>,
-    inner: Arc<Mutex<Box<dyn Any + Send>>>,
-}
-
-impl SeqState {
-    /// The sequence that this state belongs to.
-    pub fn seq(&self) -> &SeqInfo {
-        &self.seq
-    }
-
-    /// Tokens of the sequence that this layer attended before the current call: 0 means that its prompt comes now.
-    pub fn seen(&self) -> usize {
-        self.seen.load(Ordering::Acquire)
-    }
-
-    /// Locks the value that [`AttentionHook::new_state`] made; an error if it is of another type.
-    pub fn state<S: 'static>(&self) -> Result<impl DerefMut<Target = S> + '_> {
-        MutexGuard::try_map(self.inner.lock(), |state| state.downcast_mut::<S>()).map_err(|_| {
-            candle_core::Error::msg(format!("the state is not a {}", std::any::type_name::<S>()))
-        })
-    }
 }
 
 /// One layer's attention over a batch.
@@ -109,54 +89,63 @@ pub struct AttendCx<'a> {
     pub softcap: Option<f32>,
 }
 
-/// An attention of one's own, with storage of its own, for every layer of a model.
+/// What a program puts into the models that it loads.
+pub trait AttentionHook: Send + Sync {
+    /// Called once while a model loads: gives the model its own hook, or refuses it with the reason.
+    fn attach(&self, model: &ModelInfo) -> Result<Arc<dyn ModelHook>>;
+}
+
+/// An attention of one's own, with storage of its own, for every layer of one model.
 ///
 /// Attention must be causal: the runtime builds no mask for a hooked model.
-pub trait AttentionHook: Send + Sync {
-    /// Called once while a model loads; an error refuses the model.
-    fn check_model(&self, model: &ModelInfo) -> Result<()> {
-        let _ = model;
-        Ok(())
-    }
-
-    /// Makes the state of one layer for a sequence whose prompt is about to run.
-    fn new_state(
-        &self,
-        layer: usize,
-        model: &ModelInfo,
-        seq: &SeqInfo,
-    ) -> Result<Box<dyn Any + Send>>;
+pub trait ModelHook: Any + Send + Sync {
+    /// Makes the state, of all layers, of a sequence that a request asked for; it is dropped with the sequence.
+    fn begin(&self, seq: &SeqInfo) -> Result<Box<dyn Any + Send>>;
 
     /// Stores the new keys and values and returns the output `(batch, heads, tokens, head_dim)`.
     ///
-    /// `states[i]` belongs to batch row `i`. A prompt comes whole, in one call per layer, and all rows of that batch
-    /// have its length; afterwards each call brings one token per row, and rows differ in how much they have seen.
-    fn attend(&self, cx: &AttendCx<'_>, states: &[SeqState]) -> Result<Tensor>;
+    /// `seqs[i]` belongs to batch row `i`. All rows bring the same number of tokens, and differ in how much they have
+    /// seen. On an error no state may have changed: the runtime then asks again row by row, to find whose it is.
+    fn attend(&self, cx: &AttendCx<'_>, seqs: &[Arc<HookedSequence>]) -> Result<Tensor>;
 
-    /// Takes over an unquantized linear layer, `weight` being `(out, in)`: a module from `(rows, in)` to `(rows, out)`,
-    /// to which the runtime adds the layer's bias. Called once per layer of a loaded model, whose own weights are freed
-    /// then; `None` leaves the product to the runtime.
-    fn linear(&self, weight: &Tensor) -> Result<Option<Box<dyn Module + Send + Sync>>> {
-        let _ = weight;
-        Ok(None)
+    /// How this model's prompts share the engine with the sequences that decode.
+    fn prompts(&self) -> PromptPolicy {
+        PromptPolicy::default()
     }
 }
 
-static GLOBAL: RwLock<Option<Arc<dyn AttentionHook>>> = RwLock::new(None);
-
-/// Sets the hook that models loaded from now on will use; `None` restores the runtime's own attention for them.
-pub fn set_global(hook: Option<Arc<dyn AttentionHook>>) {
-    *GLOBAL.write().unwrap_or_else(PoisonError::into_inner) = hook;
+tokio::task_local! {
+    static HOOK: Arc<dyn AttentionHook>;
 }
 
-fn global() -> Option<Arc<dyn AttentionHook>> {
-    GLOBAL
-        .read()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone()
+/// Runs a future in which every model that loads takes the hook; models that load elsewhere meanwhile do not.
+pub async fn scope<F: Future>(hook: Arc<dyn AttentionHook>, future: F) -> F::Output {
+    HOOK.scope(hook, future).await
+}
+
+/// Calls a function in which every model that loads, on this thread, takes the hook.
+pub fn sync_scope<R>(hook: Arc<dyn AttentionHook>, f: impl FnOnce() -> R) -> R {
+    HOOK.sync_scope(hook, f)
+}
+
+fn current() -> Option<Arc<dyn AttentionHook>> {
+    HOOK.try_with(Arc::clone).ok()
 }
 
 // ---- what a caller has to know of a loaded model, and the runtime does not export ----
+
+/// The hook that a loaded model took; `None` if it is not hooked.
+pub fn hook_of(pipeline: &dyn Pipeline) -> Option<Arc<dyn ModelHook>> {
+    // The other kinds of models have no cache to ask for.
+    pipeline.get_metadata().model_metadata.as_ref()?;
+    let EitherCache::Normal(cache) = pipeline.cache() else {
+        return None;
+    };
+    match cache.lock().unwrap_or_else(|e| e.into_inner()).0.first() {
+        Some(KvCache::Hooked(cache)) => cache.hook(),
+        _ => None,
+    }
+}
 
 /// The tokenizer of a loaded model, also where it came out of a GGUF file.
 pub fn tokenizer(pipeline: &dyn Pipeline) -> Option<Arc<Tokenizer>> {

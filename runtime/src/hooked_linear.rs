@@ -10,14 +10,18 @@ use mistralrs_quant::{
     DistributedKind, IsqType, QuantMethod, QuantMethodConfig, QuantizeOntoGuard, QuantizedSerde,
 };
 
-use crate::attention_hook::AttentionHook;
+use crate::linear_hook;
 
-/// Puts the layers of a loaded model behind this module; quantized ones and stacks of experts stay as they are.
+/// Puts the layers of a loaded model, if its attention is hooked or a linear hook is there, behind this module; quantized
+/// ones and stacks of experts stay as they are.
 pub(crate) fn install<'a>(
-    hook: Option<&Arc<dyn AttentionHook>>,
+    attention_hooked: bool,
     layers: impl IntoIterator<Item = &'a mut Arc<dyn QuantMethod>>,
 ) -> Result<()> {
-    let Some(hook) = hook else { return Ok(()) };
+    let hook = linear_hook::current();
+    if hook.is_none() && !attention_hooked {
+        return Ok(());
+    }
     for layer in layers {
         let Some((weight, _)) = layer.unquant_weight_bias() else {
             continue;
@@ -25,7 +29,10 @@ pub(crate) fn install<'a>(
         if weight.rank() != 2 {
             continue;
         }
-        let product = match hook.linear(&weight)? {
+        let product = match hook
+            .as_ref()
+            .map_or(Ok(None), |hook| hook.linear(&weight))?
+        {
             None => Product::Runtime(layer.clone()),
             Some(module) => Product::Hook {
                 module,

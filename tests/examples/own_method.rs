@@ -28,13 +28,8 @@ fn build(b: &Build) -> Result<Box<dyn Method>, Error> {
 }
 
 pub fn register() {
-    methods::register(Entry {
-        name: "zigzag".into(),
-        aliases: vec![],
-        about: "every other layer keeps three times as much".into(),
-        needs_scores: false,
-        factory: build,
-    });
+    let entry = Entry::new("zigzag", build);
+    methods::register(entry.about("every other layer keeps three times as much"));
 }
 
 fn main() -> std::process::ExitCode {

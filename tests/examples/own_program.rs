@@ -1,8 +1,8 @@
-//! HeadKV in a mistral.rs program of one's own: install the hook, then load and use the model as always.
+//! HeadKV in a mistral.rs program of one's own: load the model in the hook's scope, then use it as always.
 //!
 //! cargo run --release -p headkv-tests --example own_program
 
-use headkv_plugin::{Compression, HeadKv};
+use headkv_plugin::{Compression, HeadKv, hook::Model};
 use mistralrs_core::{
     Constraint, DefaultSchedulerMethod, DeviceMapSetting, MistralRsBuilder, ModelDType,
     NormalLoaderBuilder, NormalRequest, NormalSpecificConfig, Request, RequestMessage, Response,
@@ -13,29 +13,31 @@ use mistralrs_core::{
 async fn main() -> anyhow::Result<()> {
     let root = headkv_tests::root();
 
-    // The five lines that HeadKV adds.
+    // What HeadKV adds: this, and its scope around the load.
     let compression = Compression {
         scores: Some(root.join("head_scores/tiny_retrieval.json")),
         ..Compression::new("headkv", 32)
     };
     let hook = HeadKv::new(compression)?;
-    hook.install();
 
     // What any program that uses mistral.rs does.
     let model = root.join("models/tiny").to_string_lossy().into_owned();
     let config = NormalSpecificConfig::default();
     let loader =
         NormalLoaderBuilder::new(config, None, None, Some(model), false, None).build(None)?;
-    let pipeline = loader.load_model_from_hf(
-        None,
-        TokenSource::None,
-        &ModelDType::F32,
-        &candle_core::Device::Cpu,
-        true,
-        DeviceMapSetting::dummy(),
-        None,
-        None,
-    )?;
+    let pipeline = hook.scope(|| {
+        loader.load_model_from_hf(
+            None,
+            TokenSource::None,
+            &ModelDType::F32,
+            &candle_core::Device::Cpu,
+            true,
+            DeviceMapSetting::dummy(),
+            None,
+            None,
+        )
+    })?;
+    let compressed = Model::of(&*pipeline.lock().await);
     let method = DefaultSchedulerMethod::Fixed(std::num::NonZeroUsize::MIN);
     let scheduler = SchedulerConfig::DefaultScheduler { method };
     let mistral = MistralRsBuilder::new(pipeline, scheduler, false, None)
@@ -71,15 +73,13 @@ async fn main() -> anyhow::Result<()> {
                 "{} tokens of prompt, answer:{}",
                 done.usage.prompt_tokens, done.choices[0].text
             );
+            // A response's id is its sequence's number.
+            if let Some(usage) = compressed.and_then(|model| model.usage(done.id.parse().ok()?)) {
+                println!("{} bytes of KV cache kept", usage.kept_bytes);
+            }
         }
         Some(Response::CompletionModelError(why, _)) => anyhow::bail!("{why}"),
         _ => anyhow::bail!("no answer"),
-    }
-    for usage in hook.usage() {
-        println!(
-            "{} bytes of KV cache kept for {} tokens",
-            usage.kept_bytes, usage.prompt_tokens
-        );
     }
     Ok(())
 }

@@ -1,8 +1,12 @@
 //! What the behaviour tests share: where things lie, and how a test says that it was skipped.
 
+mod hook;
 mod page;
+mod random_model;
 
+pub use hook::{Watch, Watched};
 pub use page::assert_self_contained;
+pub use random_model::random_llama;
 
 use std::{
     io::Write,

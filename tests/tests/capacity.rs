@@ -2,9 +2,9 @@
 //! the same whatever its number.
 
 use headkv_plugin::{
-    Compression, HeadScores,
+    Compression, HeadScores, ModelShape, Policy,
     config::{Granularity, Pooling, Reduce},
-    methods::{self, Budget, Compressor, ModelShape},
+    methods::{self, Budget},
     selection::{self, Scores},
 };
 use proptest::prelude::*;
@@ -64,11 +64,12 @@ fn kept(
     scores: &HeadScores,
     windows: &[Scores],
 ) -> Vec<Vec<u32>> {
-    let compressor = Compressor::new(config, MODEL, Some(scores)).unwrap();
+    let policy = Policy::new(config, MODEL, Some(scores)).unwrap();
     let group = MODEL.heads / MODEL.stored_heads(config.granularity);
     let layer = |(layer, window): (usize, &Scores)| {
         let ranking = || Ok::<_, Infallible>(selection::rank(window.clone(), group, config));
-        let Ok(kept) = compressor.select(&compressor.budget(layer, prompt), prompt, ranking);
+        let budget = policy.budget(layer, prompt).unwrap();
+        let Ok(kept) = policy.select(&budget, prompt, ranking);
         kept
     };
     windows.iter().enumerate().flat_map(layer).collect()
@@ -193,11 +194,10 @@ fn adakv_may_take_from_a_head() {
             sinks: 0,
             ..Compression::new("adakv", capacity)
         };
-        let compressor = Compressor::new(&config, model, None).unwrap();
+        let policy = Policy::new(&config, model, None).unwrap();
         let scores = Scores::new(4, [concentrated, even].concat());
-        let Ok(kept) = compressor.select(&compressor.budget(0, 12), 12, || {
-            Ok::<_, Infallible>(scores)
-        });
+        let budget = policy.budget(0, 12).unwrap();
+        let Ok(kept) = policy.select(&budget, 12, || Ok::<_, Infallible>(scores));
         kept.iter().map(|head| head.len() - config.window).collect()
     };
     // Weights 0.83 and 0.25: the layer's best two are 0.83 and 0.17 of the first head, 0.13 of the second.
@@ -222,7 +222,7 @@ fn methods_are_found_by_their_names() {
         message.contains("snapkb") && message.contains("pyramidkv"),
         "{message}"
     );
-    let no_scores = Compressor::new(&Compression::default(), MODEL, None)
+    let no_scores = Policy::new(&Compression::default(), MODEL, None)
         .err()
         .unwrap()
         .to_string();
@@ -234,10 +234,41 @@ fn methods_are_found_by_their_names() {
 
 #[test]
 fn a_prompt_within_the_capacity_is_kept_whole() {
-    let compressor = Compressor::new(&config("snapkv", 64, false), MODEL, None).unwrap();
-    assert_eq!(compressor.budget(0, 64), Budget::All);
-    assert_eq!(compressor.budget(0, 65), Budget::PerHead(vec![56; 3]));
-    let all = |tokens| compressor.select(&Budget::All, tokens, || Err("nothing to rank"));
+    let policy = Policy::new(&config("snapkv", 64, false), MODEL, None).unwrap();
+    assert_eq!(policy.budget(0, 64).unwrap(), Budget::All);
+    assert_eq!(policy.budget(0, 65).unwrap(), Budget::PerHead(vec![56; 3]));
+    let all = |tokens| policy.select(&Budget::All, tokens, || Err("nothing to rank"));
     assert_eq!(all(64).unwrap(), vec![(0..64).collect::<Vec<u32>>(); 3]);
     assert_eq!(all(5).unwrap(), vec![(0..5).collect::<Vec<u32>>(); 3]);
+}
+
+#[test]
+fn a_budget_that_does_not_fit_the_model_is_an_error() {
+    struct Short;
+    impl methods::Method for Short {
+        fn budget(&self, _: &methods::LayerContext) -> Budget {
+            Budget::PerHead(vec![1])
+        }
+    }
+    methods::register(methods::Entry::new("short", |_| Ok(Box::new(Short))));
+    let policy = Policy::new(&config("short", 64, false), MODEL, None).unwrap();
+    let message = policy.budget(2, 100).unwrap_err().to_string();
+    assert!(
+        message.contains("method `short` gave 1 budgets for 3 heads in layer 2"),
+        "{message}"
+    );
+}
+
+#[test]
+fn lengths_are_what_is_kept() {
+    let (scores, windows) = (head_scores(1), windows(200, 1));
+    for method in ["full", "streaming", "snapkv", "pyramidkv", "headkv"] {
+        let config = config(method, 40, false);
+        let policy = Policy::new(&config, MODEL, Some(&scores)).unwrap();
+        let lengths = (0..MODEL.layers).flat_map(|l| policy.lengths(l, 200).unwrap().unwrap());
+        let kept = kept(&config, 200, &scores, &windows);
+        assert!(lengths.eq(kept.iter().map(Vec::len)), "{method}");
+    }
+    let policy = Policy::new(&config("adakv", 40, false), MODEL, None).unwrap();
+    assert_eq!(policy.lengths(0, 200).unwrap(), None);
 }

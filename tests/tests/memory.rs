@@ -1,12 +1,12 @@
 //! The KV bytes that are reported are the bytes that are held: a counting allocator proves it at 8,000 tokens.
 
-use candle_core::{Result, Tensor};
+use candle_core::Result;
 use headkv_engine::{Attention, Engine, LoadOptions, Request};
 use headkv_plugin::{Compression, HeadKv, config::Granularity};
-use mistralrs_core::attention_hook::{AttendCx, AttentionHook, ModelInfo, SeqInfo, SeqState};
+use headkv_tests::{Watch, Watched};
+use mistralrs_core::attention_hook::{AttendCx, HookedSequence};
 use std::{
     alloc::{GlobalAlloc, Layout, System},
-    any::Any,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -40,56 +40,37 @@ fn live() -> usize {
     LIVE.load(Relaxed)
 }
 
-/// HeadKV that notes the live bytes at the first generated token: the prompt has run, the sequence is alive.
-struct Watch {
-    inner: Arc<HeadKv>,
-    after_prompt: Mutex<Option<usize>>,
-}
+/// Notes the live bytes at the first generated token: the prompt has run, the sequence is alive.
+#[derive(Default)]
+struct AfterPrompt(Mutex<Option<usize>>);
 
-impl AttentionHook for Watch {
-    fn check_model(&self, model: &ModelInfo) -> Result<()> {
-        self.inner.check_model(model)
-    }
-    fn new_state(
-        &self,
-        layer: usize,
-        model: &ModelInfo,
-        seq: &SeqInfo,
-    ) -> Result<Box<dyn Any + Send>> {
-        self.inner.new_state(layer, model, seq)
-    }
-    fn attend(&self, cx: &AttendCx<'_>, states: &[SeqState]) -> Result<Tensor> {
-        if states[0].seen() > 0 && cx.layer == 0 {
-            self.after_prompt.lock().unwrap().get_or_insert_with(live);
+impl Watch for AfterPrompt {
+    fn attend(&self, cx: &AttendCx<'_>, seqs: &[Arc<HookedSequence>]) -> Result<()> {
+        if seqs[0].seen(0) > 0 && cx.layer == 0 {
+            self.0.lock().unwrap().get_or_insert_with(live);
         }
-        self.inner.attend(cx, states)
+        Ok(())
     }
 }
 
 /// Growth of live bytes since the model was loaded, by its first prompt, of 8,000 tokens; and the bytes that the hook
 /// reports.
 fn growth(compression: Compression) -> (usize, usize) {
-    let inner = HeadKv::new(compression).unwrap();
-    let watch = Arc::new(Watch {
-        inner: inner.clone(),
-        after_prompt: Mutex::default(),
-    });
-    let engine = Engine::load(
-        LoadOptions::new(headkv_tests::tiny()),
-        Attention::Hook(watch.clone()),
-    )
-    .unwrap();
+    let inner = HeadKv::new(compression.clone()).unwrap();
+    let watch = Arc::new(AfterPrompt::default());
+    let hook = Watched::new(inner, watch.clone());
+    let options = LoadOptions::new(headkv_tests::tiny());
+    let engine = Engine::load(options.clone(), Attention::Hook(hook)).unwrap();
     let prompt: Vec<u32> = (0..8_000).map(|i| 300 + i * 7 % 3000).collect();
     let request = [Request::new(prompt, 2)];
     let loaded = live();
     engine.generate(&request).unwrap();
-    let after = watch.after_prompt.lock().unwrap().unwrap();
-    // Dropped, its thread would free the model some time later, in the middle of the next measurement.
-    std::mem::forget(engine);
-    (
-        after.saturating_sub(loaded),
-        inner.usage().last().unwrap().kept_bytes,
-    )
+    let after = watch.0.lock().unwrap().unwrap();
+    let plain = Engine::load(options, Attention::Compressed(compression)).unwrap();
+    let reported = plain.generate(&request).unwrap()[0].kept_bytes;
+    // Dropped, their threads would free the models some time later, in the middle of the next measurement.
+    std::mem::forget((engine, plain));
+    (after.saturating_sub(loaded), reported)
 }
 
 /// At most 1.2 times what is reported, and 3 MB.

@@ -1,10 +1,10 @@
 //! The original's own outputs: capacities and kept positions, case by case, from the folder in `HEADKV_GOLDENS`.
 
 use headkv_plugin::{
-    Compression, HeadScores,
-    attention::{WindowShape, window_scores},
+    AttentionShape, Compression, HeadScores, ModelShape, Policy,
+    attention::window_scores,
     config::{Granularity, Pooling},
-    methods::{Compressor, ModelShape, head_capacities},
+    methods::head_capacities,
     selection::{self, Scores},
 };
 use serde_json::Value;
@@ -112,24 +112,26 @@ fn kept(run: &Value, case: &Value, q: &[f32], k: &[f32]) -> Option<(Vec<Vec<u32>
         kv_heads: heads,
         head_dim,
     };
-    let compressor = Compressor::new(&config, model, scores.as_ref()).unwrap();
-    let shape = WindowShape {
+    let policy = Policy::new(&config, model, scores.as_ref()).unwrap();
+    let shape = AttentionShape {
         heads,
         kv_heads: heads,
-        tokens,
         head_dim,
-        window: config.window,
         scale: 1.0 / (head_dim as f32).sqrt(),
         softcap: None,
     };
     let candidates = tokens - config.window;
+    let last = q
+        .chunks(tokens * head_dim)
+        .flat_map(|head| &head[candidates * head_dim..]);
+    let last: Vec<f32> = last.copied().collect();
     let ranking = selection::rank(
-        Scores::new(candidates, window_scores(q, k, &shape)),
+        Scores::new(candidates, window_scores(&last, k, &shape)),
         1,
         &config,
     );
-    let budget = compressor.budget(field("layer", 0.0) as usize, tokens);
-    let Ok(kept) = compressor.select(&budget, tokens, || Ok::<_, Infallible>(ranking.clone()));
+    let budget = policy.budget(field("layer", 0.0) as usize, tokens).unwrap();
+    let Ok(kept) = policy.select(&budget, tokens, || Ok::<_, Infallible>(ranking.clone()));
     Some((kept, ranking))
 }
 

@@ -6,13 +6,10 @@ use headkv_plugin::{Compression, HeadKv};
 use mistralrs_core::{
     AdapterPaths, DeviceMapSetting, Loader, LocalModelPaths, ModelDType, ModelPaths,
     NormalLoaderBuilder, NormalSpecificConfig, Ordering, SpeculativeConfig, SpeculativeLoader,
-    TokenSource, attention_hook,
+    TokenSource,
 };
 use serde_json::{Value, json};
-use std::{collections::HashMap, fs, path::Path, sync::Mutex};
-
-/// The hook is set for the whole process while a model loads, so these tests take turns.
-static TURN: Mutex<()> = Mutex::new(());
+use std::{collections::HashMap, fs, path::Path};
 
 fn builder() -> NormalLoaderBuilder {
     let model = headkv_tests::tiny().to_string_lossy().into_owned();
@@ -26,11 +23,9 @@ fn builder() -> NormalLoaderBuilder {
     )
 }
 
-/// Loads the embedded model with a loader of the runtime while a hook is set.
+/// Loads the embedded model with a loader of the runtime in a hook's scope.
 fn refusal(loader: &dyn Loader) -> String {
-    let _turn = TURN.lock().unwrap();
     let hook = HeadKv::new(Compression::new("snapkv", 32)).unwrap();
-    hook.install();
     let file = |name: &str| headkv_tests::tiny().join(name);
     let paths: Box<dyn ModelPaths> = Box::new(LocalModelPaths {
         tokenizer_filename: file("tokenizer.json"),
@@ -43,16 +38,17 @@ fn refusal(loader: &dyn Loader) -> String {
         processor_config: None,
         chat_template_json_filename: None,
     });
-    let loaded = loader.load_model_from_path(
-        &paths,
-        &ModelDType::F32,
-        &Device::Cpu,
-        true,
-        DeviceMapSetting::dummy(),
-        None,
-        None,
-    );
-    attention_hook::set_global(None);
+    let loaded = hook.scope(|| {
+        loader.load_model_from_path(
+            &paths,
+            &ModelDType::F32,
+            &Device::Cpu,
+            true,
+            DeviceMapSetting::dummy(),
+            None,
+            None,
+        )
+    });
     loaded.err().expect("it should be refused").to_string()
 }
 
@@ -86,20 +82,19 @@ fn speculative_decoding() {
         message.contains("speculative decoding cannot be hooked"),
         "{message}"
     );
-    let _turn = TURN.lock().unwrap();
     let hook = HeadKv::new(Compression::new("snapkv", 32)).unwrap();
-    hook.install();
-    let from_hub = loader.load_model_from_hf(
-        None,
-        TokenSource::None,
-        &ModelDType::F32,
-        &Device::Cpu,
-        true,
-        DeviceMapSetting::dummy(),
-        None,
-        None,
-    );
-    attention_hook::set_global(None);
+    let from_hub = hook.scope(|| {
+        loader.load_model_from_hf(
+            None,
+            TokenSource::None,
+            &ModelDType::F32,
+            &Device::Cpu,
+            true,
+            DeviceMapSetting::dummy(),
+            None,
+            None,
+        )
+    });
     assert!(
         from_hub
             .err()
@@ -121,7 +116,6 @@ fn load(config: Value, weights: &[(&str, &[usize])]) -> String {
     }
     fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
     save(&dir.path().join("model.safetensors"), weights);
-    let _turn = TURN.lock().unwrap();
     let attention = Attention::Compressed(Compression::new("snapkv", 32));
     let refused = Engine::load(LoadOptions::new(dir.path()), attention).err();
     refused.expect("it should be refused").to_string()

@@ -1,11 +1,10 @@
 //! With nothing dropped, the hooked model says what the unhooked one says: alone, and decoding in one unequal batch.
 
-use candle_core::Tensor;
 use headkv_engine::{Attention, Engine, Generation, LoadOptions, Request};
 use headkv_plugin::{Compression, HeadKv};
-use mistralrs_core::attention_hook::{AttendCx, AttentionHook, ModelInfo, SeqInfo, SeqState};
+use headkv_tests::{Watch, Watched};
+use mistralrs_core::attention_hook::{AttendCx, HookedSequence};
 use std::{
-    any::Any,
     collections::BTreeSet,
     sync::{Arc, Mutex},
 };
@@ -33,30 +32,15 @@ fn requests(engine: &Engine) -> Vec<Request> {
         .collect()
 }
 
-/// Passes everything on to HeadKV, and notes which lengths met in one call.
-struct Witness {
-    inner: Arc<HeadKv>,
-    lengths: Mutex<BTreeSet<Vec<usize>>>,
-}
+/// Notes which lengths met in one call.
+#[derive(Default)]
+struct Lengths(Mutex<BTreeSet<Vec<usize>>>);
 
-impl AttentionHook for Witness {
-    fn check_model(&self, model: &ModelInfo) -> candle_core::Result<()> {
-        self.inner.check_model(model)
-    }
-    fn new_state(
-        &self,
-        layer: usize,
-        model: &ModelInfo,
-        seq: &SeqInfo,
-    ) -> candle_core::Result<Box<dyn Any + Send>> {
-        self.inner.new_state(layer, model, seq)
-    }
-    fn attend(&self, cx: &AttendCx<'_>, states: &[SeqState]) -> candle_core::Result<Tensor> {
-        self.lengths
-            .lock()
-            .unwrap()
-            .insert(states.iter().map(SeqState::seen).collect());
-        self.inner.attend(cx, states)
+impl Watch for Lengths {
+    fn attend(&self, cx: &AttendCx<'_>, seqs: &[Arc<HookedSequence>]) -> candle_core::Result<()> {
+        let seen = seqs.iter().map(|seq| seq.seen(cx.layer)).collect();
+        self.0.lock().unwrap().insert(seen);
+        Ok(())
     }
 }
 
@@ -105,21 +89,19 @@ fn full_is_upstream() {
         .collect();
 
     let inner = HeadKv::new(Compression::new("full", 128)).unwrap();
-    let witness = Arc::new(Witness {
-        inner,
-        lengths: Mutex::default(),
-    });
-    let hooked = Engine::load(options, Attention::Hook(witness.clone())).unwrap();
+    let witness = Arc::new(Lengths::default());
+    let hook = Watched::new(inner, witness.clone());
+    let hooked = Engine::load(options, Attention::Hook(hook)).unwrap();
     let alone: Vec<Generation> = requests
         .iter()
         .map(|r| hooked.generate(std::slice::from_ref(r)).unwrap().remove(0))
         .collect();
     compare(&alone, &reference);
 
-    witness.lengths.lock().unwrap().clear();
+    witness.0.lock().unwrap().clear();
     let together = hooked.generate(&requests).unwrap();
     compare(&together, &reference);
-    let lengths = witness.lengths.lock().unwrap();
+    let lengths = witness.0.lock().unwrap();
     let most = lengths
         .iter()
         .map(|seen| seen.iter().collect::<BTreeSet<_>>().len())

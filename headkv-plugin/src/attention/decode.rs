@@ -1,12 +1,11 @@
-//! Attention of generated tokens over ragged caches: every head has kept a different number of keys.
+//! Attention of new tokens over ragged caches: every head has kept a different number of keys.
 
 use super::{
-    Element,
+    Element, Segment,
     exponential::{LogitScale, MASKED},
     matrix::{Aligned, multiply, multiply_transposed},
     softmax::State,
 };
-use crate::cache::Segment;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -20,11 +19,13 @@ const PARALLEL: usize = 1 << 18;
 
 /// One stored head of one sequence, and the query heads that read it.
 pub struct DecodeUnit<'a, T> {
-    /// Queries, `(rows, head_dim)`.
+    /// Queries, `(query heads, new, head_dim)`.
     pub q: &'a [T],
+    /// New tokens, the last ones that the head holds: each sees those before it and itself.
+    pub new: usize,
     /// What the head holds.
     pub segments: Vec<Segment<'a, T>>,
-    /// The output, `(rows, head_dim)`; zero where nothing is held.
+    /// The output, as the queries; zero where nothing is held.
     pub out: &'a mut [T],
 }
 
@@ -148,6 +149,9 @@ impl<T: Element> WithSimd for Piece<'_, '_, T> {
         queries.extend(T::widen(unit.q, keys).iter().map(|x| x * scale.query));
         state.clear(rows, d);
         let logits = logits.get(rows * KEYS);
+        // Tokens that the first of the new ones does not see yet.
+        let hidden = unit.new - 1;
+        let all_see = unit.tokens(d).saturating_sub(hidden);
 
         let mut start = 0;
         for segment in &unit.segments {
@@ -158,6 +162,7 @@ impl<T: Element> WithSimd for Piece<'_, '_, T> {
                 let parts = segment.keys[elements.clone()]
                     .chunks(KEYS * d)
                     .zip(segment.values[elements].chunks(KEYS * d));
+                let mut at = from;
                 for (k, v) in parts {
                     let count = k.len() / d;
                     multiply_transposed(simd, queries, T::widen(k, keys), (logits, KEYS), d);
@@ -165,8 +170,10 @@ impl<T: Element> WithSimd for Piece<'_, '_, T> {
                         // Whole vectors, the rest of the last one masked.
                         let logits = &mut logits[..count.next_multiple_of(S::F32_LANES)];
                         scale.cap(simd, logits);
-                        logits[count..].fill(MASKED);
+                        let seen = (all_see + row % unit.new).saturating_sub(at).min(count);
+                        logits[seen..].fill(MASKED);
                         state.weigh(simd, row, logits);
+                        logits[seen..].fill(0.0);
                     }
                     let values = (T::widen(v, values), d);
                     multiply::<S, true>(
@@ -176,6 +183,7 @@ impl<T: Element> WithSimd for Piece<'_, '_, T> {
                         (state.output(), d),
                         [rows, count, d],
                     );
+                    at += count;
                 }
             }
             start = end;
@@ -208,6 +216,7 @@ mod tests {
         };
         let unit = DecodeUnit {
             q,
+            new: 1,
             segments: bounds.map(segment).collect(),
             out: &mut out,
         };
@@ -264,6 +273,7 @@ mod tests {
                 .zip(&mut outs)
                 .map(|([q, keys, values], out)| DecodeUnit {
                     q,
+                    new: 1,
                     segments: vec![Segment { keys, values }],
                     out,
                 })
@@ -291,6 +301,7 @@ mod tests {
                 .zip(&mut outs)
                 .map(|([q, keys, values], out)| DecodeUnit {
                     q,
+                    new: 1,
                     segments: vec![Segment { keys, values }],
                     out,
                 })

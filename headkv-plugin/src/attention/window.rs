@@ -6,48 +6,29 @@ use super::{
     matrix::Aligned,
     panels::{key_size, multiply_keys, pack_keys},
 };
+use crate::shape::AttentionShape;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 /// Keys per block.
 const KEYS: usize = 128;
 
-/// What [`window_scores`] is given.
-#[derive(Clone, Copy, Debug)]
-pub struct WindowShape {
-    /// Query heads.
-    pub heads: usize,
-    /// KV heads; query head `h` reads KV head `h / (heads / kv_heads)`.
-    pub kv_heads: usize,
-    /// Tokens of the prompt, more than the window.
-    pub tokens: usize,
-    /// Elements of one head's key.
-    pub head_dim: usize,
-    /// Tokens of the window, the prompt's last.
-    pub window: usize,
-    /// Factor on the logits.
-    pub scale: f32,
-    /// Soft cap on the scaled logits.
-    pub softcap: Option<f32>,
-}
-
-/// The attention probabilities of the window's queries, summed over the window, `(heads, tokens - window)`.
+/// The attention probabilities of the observation window's queries, summed over the window, `(heads, candidates)`.
 ///
-/// Each query's softmax runs over all keys up to its own. `q` is `(heads, tokens, head_dim)`, `k` `(kv_heads, tokens,
-/// head_dim)`, contiguous.
-pub fn window_scores<T: Element>(q: &[T], k: &[T], shape: &WindowShape) -> Vec<f32> {
+/// The window is the last tokens of the prompt, the candidates are those before it. Each query's softmax runs over all
+/// keys up to its own. `q` is `(heads, window, head_dim)`, `k` `(kv_heads, candidates + window, head_dim)`, contiguous.
+pub fn window_scores<T: Element>(q: &[T], k: &[T], shape: &AttentionShape) -> Vec<f32> {
     scores(Arch::new(), q, k, shape)
 }
 
-fn scores<T: Element>(arch: Arch, q: &[T], k: &[T], shape: &WindowShape) -> Vec<f32> {
-    let WindowShape {
+fn scores<T: Element>(arch: Arch, q: &[T], k: &[T], shape: &AttentionShape) -> Vec<f32> {
+    let AttentionShape {
         heads,
         kv_heads,
-        tokens,
         head_dim,
-        window,
         ..
     } = *shape;
+    let (window, tokens) = (q.len() / (heads * head_dim), shape.tokens(k));
     let (size, rows, candidates) = (
         tokens * head_dim,
         heads / kv_heads * window,
@@ -55,16 +36,12 @@ fn scores<T: Element>(arch: Arch, q: &[T], k: &[T], shape: &WindowShape) -> Vec<
     );
     let scale = LogitScale::new(shape.scale, shape.softcap);
 
-    // The windows of all heads one after another: those that share a KV head are the rows of one product.
-    let mut queries = Vec::with_capacity(heads * window * head_dim);
-    for head in q.chunks(size) {
-        let mut buffer = Vec::new();
-        queries.extend(
-            T::widen(&head[candidates * head_dim..], &mut buffer)
-                .iter()
-                .map(|x| x * scale.query),
-        );
-    }
+    // The windows of heads that share a KV head are the rows of one product.
+    let mut queries = Vec::new();
+    let queries: Vec<f32> = T::widen(q, &mut queries)
+        .iter()
+        .map(|x| x * scale.query)
+        .collect();
     let blocks = tokens.div_ceil(KEYS);
     let mut logits = Aligned::default();
     let logits = logits.get(kv_heads * blocks * rows * KEYS);
@@ -186,7 +163,7 @@ mod tests {
     use crate::attention::reference::{close, levels, random};
     use half::bf16;
 
-    fn reference<T: Element>(q: &[T], k: &[T], s: &WindowShape) -> Vec<f32> {
+    fn reference<T: Element>(q: &[T], k: &[T], s: &AttentionShape) -> Vec<f32> {
         let wide = |x: &[T]| -> Vec<f64> {
             T::widen(x, &mut Vec::new())
                 .iter()
@@ -194,15 +171,16 @@ mod tests {
                 .collect()
         };
         let (q, k, d) = (wide(q), wide(k), s.head_dim);
-        let candidates = s.tokens - s.window;
+        let (window, tokens) = (q.len() / (s.heads * d), k.len() / (s.kv_heads * d));
+        let candidates = tokens - window;
         let mut scores = vec![0.0; s.heads * candidates];
         for head in 0..s.heads {
             let kv = head / (s.heads / s.kv_heads);
-            for t in candidates..s.tokens {
+            for t in candidates..tokens {
                 let logit = |j: usize| {
                     let (q, k) = (
-                        &q[(head * s.tokens + t) * d..][..d],
-                        &k[(kv * s.tokens + j) * d..][..d],
+                        &q[(head * window + t - candidates) * d..][..d],
+                        &k[(kv * tokens + j) * d..][..d],
                     );
                     let x = q.iter().zip(k).map(|(a, b)| a * b).sum::<f64>() * f64::from(s.scale);
                     s.softcap
@@ -227,24 +205,22 @@ mod tests {
             (6, 2, 130, 80, 16),
         ] {
             for softcap in [None, Some(1.5)] {
-                let s = WindowShape {
+                let s = AttentionShape {
                     heads,
                     kv_heads,
-                    tokens,
                     head_dim,
-                    window,
                     scale: 0.4,
                     softcap,
                 };
                 let (q, k) = (
-                    random::<f32>(heads * tokens * head_dim, 1),
+                    random::<f32>(heads * window * head_dim, 1),
                     random::<f32>(kv_heads * tokens * head_dim, 2),
                 );
                 for level in levels() {
                     close(&scores(level, &q, &k, &s), &reference(&q, &k, &s), 3e-6);
                 }
                 let (q, k) = (
-                    random::<bf16>(heads * tokens * head_dim, 1),
+                    random::<bf16>(heads * window * head_dim, 1),
                     random::<bf16>(kv_heads * tokens * head_dim, 2),
                 );
                 for level in levels() {

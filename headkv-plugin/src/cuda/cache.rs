@@ -1,17 +1,20 @@
 //! The ragged cache of one layer and sequence, on the GPU.
 //!
-//! As on the CPU ([`crate::cache`]): the compressed part is written once, and generated tokens go to blocks of a tail.
-//! Blocks grow up to a limit, so that few allocations serve a long answer.
+//! As on the CPU ([`crate::cache`]): the compressed part is written once and shared by forks, and later tokens go to
+//! blocks of a tail. Blocks grow up to a limit, so that few allocations serve a long answer.
 
 use super::{
-    decode::Plan,
     device::{Operand, device_of, launch, start, uninitialized},
     ffi,
     rank::DeviceScores,
 };
+use crate::backend::KvCache;
 use candle_core::{CudaDevice, DType, Result, Tensor};
 use cudarc::driver::CudaSlice;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 /// Tokens of the tail's first block, and of its largest ones.
 const FIRST_BLOCK: usize = 64;
@@ -27,16 +30,18 @@ pub struct RaggedCache {
     pub(super) dtype: DType,
     pub(super) kv_heads: usize,
     pub(super) head_dim: usize,
+    kept: Arc<KeptRows>,
+    blocks: Vec<Arc<Block>>,
+    /// Tokens of the tail.
+    pub(super) tail: usize,
+}
+
+struct KeptRows {
     /// Token offsets of the stored heads in `keys` and `values`, one more than heads.
     offsets: Vec<usize>,
     /// `(kept tokens of all heads, head_dim)`, as 16-bit words.
     keys: CudaSlice<u16>,
     values: CudaSlice<u16>,
-    blocks: Vec<Block>,
-    /// Generated tokens.
-    pub(super) tail: usize,
-    /// How a batch that this cache leads is cut into pieces of work.
-    pub(super) plan: Option<Plan>,
 }
 
 /// A block of the tail: `(2, kv_heads, tokens, head_dim)`, keys then values.
@@ -103,7 +108,6 @@ impl RaggedCache {
     }
 
     fn build(k: &Tensor, v: &Tensor, lengths: Vec<usize>, kept: Kept<'_>) -> Result<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         let (kv_heads, _, head_dim) = k.dims3()?;
         if k.dims() != v.dims() || k.dtype() != v.dtype() {
             candle_core::bail!(
@@ -161,55 +165,41 @@ impl RaggedCache {
             ffi::headkv_gather(&args, stream)
         })?;
         Ok(Self {
-            id: NEXT.fetch_add(1, Relaxed),
+            id: next_id(),
             dtype: k.dtype(),
             device,
             kv_heads,
             head_dim,
-            offsets,
-            keys,
-            values,
+            kept: Arc::new(KeptRows {
+                offsets,
+                keys,
+                values,
+            }),
             blocks: Vec::new(),
             tail: 0,
-            plan: None,
         })
     }
 
     /// Number of stored heads.
     pub fn stored_heads(&self) -> usize {
-        self.offsets.len() - 1
+        self.kept.offsets.len() - 1
     }
 
     /// Tokens of the prompt that a stored head keeps.
     pub fn kept(&self, stored: usize) -> usize {
-        self.offsets[stored + 1] - self.offsets[stored]
+        self.kept.offsets[stored + 1] - self.kept.offsets[stored]
     }
 
-    /// Generated tokens.
+    /// Tokens of the tail.
     pub fn tail_tokens(&self) -> usize {
         self.tail
-    }
-
-    /// Bytes of the compressed part.
-    pub fn kept_bytes(&self) -> usize {
-        (self.keys.len() + self.values.len()) * 2
-    }
-
-    /// Bytes of the tail's blocks.
-    pub fn tail_bytes(&self) -> usize {
-        self.blocks.iter().map(|block| block.words.len() * 2).sum()
-    }
-
-    /// Bytes of the compressed part and the tail's blocks.
-    pub fn kv_bytes(&self) -> usize {
-        self.kept_bytes() + self.tail_bytes()
     }
 
     /// The compressed part's bits, keys and values.
     #[cfg(test)]
     pub(super) fn read(&self) -> (Vec<u16>, Vec<u16>) {
         let read = |words| self.device.clone_dtoh(words).unwrap();
-        (read(&self.keys), read(&self.values))
+        (read(&self.kept.keys), read(&self.kept.values))
     }
 
     /// Blocks of the tail.
@@ -223,7 +213,7 @@ impl RaggedCache {
             // As long as the tail so far: it doubles, up to the largest block.
             let tokens = self.tail.clamp(FIRST_BLOCK, LARGEST_BLOCK);
             let words = uninitialized(&self.device, 2 * self.kv_heads * tokens * self.head_dim)?;
-            self.blocks.push(Block { tokens, words });
+            self.blocks.push(Arc::new(Block { tokens, words }));
         }
         Ok(())
     }
@@ -232,10 +222,10 @@ impl RaggedCache {
     pub(super) fn segments(&self, stored: usize) -> Vec<ffi::Segment> {
         let row = (self.head_dim * 2) as u64;
         let kv_head = stored / (self.stored_heads() / self.kv_heads);
-        let kept = self.offsets[stored] as u64 * row;
+        let kept = self.kept.offsets[stored] as u64 * row;
         let mut segments = vec![ffi::Segment {
-            keys: start(&self.keys, &self.device) + kept,
-            values: start(&self.values, &self.device) + kept,
+            keys: start(&self.kept.keys, &self.device) + kept,
+            values: start(&self.kept.values, &self.device) + kept,
             tokens: self.kept(stored) as i32,
             tail_first: -1,
         }];
@@ -252,5 +242,43 @@ impl RaggedCache {
             first += block.tokens;
         }
         segments
+    }
+}
+
+/// A number that no other cache has.
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Relaxed)
+}
+
+impl KvCache for RaggedCache {
+    fn fork(&self) -> Result<Self> {
+        let mut blocks = self.blocks.clone();
+        let room: usize = blocks.iter().map(|block| block.tokens).sum();
+        if self.tail < room
+            && let Some(open) = blocks.last_mut()
+        {
+            let stream = self.device.cuda_stream();
+            let words = stream.clone_dtod(&open.words);
+            *open = Arc::new(Block {
+                tokens: open.tokens,
+                words: words.map_err(candle_core::Error::wrap)?,
+            });
+        }
+        Ok(Self {
+            id: next_id(),
+            device: self.device.clone(),
+            kept: self.kept.clone(),
+            blocks,
+            ..*self
+        })
+    }
+
+    fn kept_bytes(&self) -> usize {
+        (self.kept.keys.len() + self.kept.values.len()) * 2
+    }
+
+    fn tail_bytes(&self) -> usize {
+        self.blocks.iter().map(|block| block.words.len() * 2).sum()
     }
 }

@@ -1,12 +1,17 @@
-//! Attention of generated tokens over ragged caches.
+//! Attention of one new token of each sequence over ragged caches.
 
 use super::{
     cache::RaggedCache,
     device::{Operand, address, launch, start, type_number, with_scratch},
     ffi,
 };
+use crate::AttentionShape;
 use candle_core::{CudaDevice, Result, Tensor};
 use cudarc::driver::{CudaSlice, sys::CUdevice_attribute};
+use std::collections::HashMap;
+
+/// The plans of a layer's last batch, by its part of at most `ffi::MAX_BATCH` sequences.
+pub type Plans = HashMap<usize, Plan>;
 
 /// How a batch's heads are cut into equal pieces of work, on the device.
 ///
@@ -104,9 +109,9 @@ pub fn decode_attention(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
+    shape: &AttentionShape,
     caches: &mut [&mut RaggedCache],
-    scale: f32,
-    softcap: Option<f32>,
+    plans: &mut Plans,
 ) -> Result<Tensor> {
     let (batch, heads, tokens, head_dim) = q.dims4()?;
     let kv_heads = k.dim(1)?;
@@ -140,10 +145,12 @@ pub fn decode_attention(
             &rows(q)?,
             &rows(k)?,
             &rows(v)?,
+            shape,
             caches,
-            (scale, softcap),
+            plans.remove(&i),
             &rows(&out)?,
-        )?;
+        )
+        .map(|plan| plans.insert(i, plan))?;
     }
     Ok(out)
 }
@@ -152,10 +159,11 @@ fn attend(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
+    shape: &AttentionShape,
     caches: &mut [&mut RaggedCache],
-    (scale, softcap): (f32, Option<f32>),
+    plan: Option<Plan>,
     out: &Tensor,
-) -> Result<()> {
+) -> Result<Plan> {
     let (_, heads, _, head_dim) = q.dims4()?;
     for cache in caches.iter_mut() {
         cache.reserve()?;
@@ -165,13 +173,9 @@ fn attend(
         .map(|cache| (cache.id, cache.blocks()))
         .collect();
     let device = caches[0].device.clone();
-    let known = caches[0]
-        .plan
-        .take()
-        .filter(|plan| plan.heads == heads && plan.batch == batch);
-    let plan = match known {
-        Some(plan) => plan,
-        None => Plan::new(caches, batch, heads, &device)?,
+    let plan = match plan {
+        Some(plan) if plan.heads == heads && plan.batch == batch => plan,
+        _ => Plan::new(caches, batch, heads, &device)?,
     };
     let mut tail = [0; ffi::MAX_BATCH];
     for (tokens, cache) in tail.iter_mut().zip(caches.iter()) {
@@ -201,8 +205,8 @@ fn attend(
             dtype: type_number(q.dtype()),
             arrived: start(&plan.arrived, &device),
             partials,
-            scale,
-            softcap: softcap.unwrap_or(0.0),
+            scale: shape.scale,
+            softcap: shape.softcap.unwrap_or(0.0),
             tail,
         };
         // SAFETY: the plan's addresses are of these caches, whose blocks have room; tests compare with the CPU's result.
@@ -210,9 +214,8 @@ fn attend(
             ffi::headkv_decode(&args, stream)
         })
     })?;
-    caches[0].plan = Some(plan);
     for cache in caches {
         cache.tail += 1;
     }
-    Ok(())
+    Ok(plan)
 }

@@ -3,6 +3,7 @@
 //! The kernels are CUDA C++ in `kernels/`, compiled by `build.rs`; this module gives them candle's memory and stream.
 //! bf16 and f16, `head_dim` 32, 64, 80, 96, 128 or 256, any number of query heads per KV head.
 
+mod backend;
 mod cache;
 mod decode;
 mod device;
@@ -13,8 +14,7 @@ mod rank;
 #[cfg(test)]
 mod tests;
 
+pub use backend::Cuda;
 pub use cache::RaggedCache;
-pub use decode::decode_attention;
 pub use memory::allocated_bytes;
-pub use prompt::prompt_attention;
-pub use rank::{DeviceScores, Ranking, rank};
+pub use rank::DeviceScores;

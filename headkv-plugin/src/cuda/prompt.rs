@@ -4,6 +4,7 @@ use super::{
     device::{Operand, address, device_of, launch, type_number},
     ffi,
 };
+use crate::AttentionShape;
 use candle_core::{Result, Tensor};
 
 /// Causal attention of prompts, on tensor cores.
@@ -18,8 +19,7 @@ pub fn prompt_attention(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
-    scale: f32,
-    softcap: Option<f32>,
+    shape: &AttentionShape,
 ) -> Result<Tensor> {
     let (batch, heads, tokens, head_dim) = q.dims4()?;
     let kv_heads = k.dim(1)?;
@@ -64,8 +64,8 @@ pub fn prompt_attention(
         tokens: tokens as i32,
         head_dim: head_dim as i32,
         dtype: type_number(q.dtype()),
-        scale,
-        softcap: softcap.unwrap_or(0.0),
+        scale: shape.scale,
+        softcap: shape.softcap.unwrap_or(0.0),
     };
     // SAFETY: the addresses are of live tensors with these shapes and strides; tests compare with the CPU's result.
     launch(&device, "prompt attention", |stream| unsafe {

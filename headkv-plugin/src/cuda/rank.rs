@@ -5,30 +5,12 @@ use super::{
     ffi,
 };
 use crate::{
-    config::{Pooling, Reduce},
+    AttentionShape,
+    config::{Compression, Pooling, Reduce},
     selection::Scores,
 };
 use candle_core::{CudaDevice, Result, Tensor};
 use cudarc::driver::CudaSlice;
-
-/// How a prompt's positions are ranked.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ranking {
-    /// The last tokens of the prompt, whose queries rank the others.
-    pub window: usize,
-    /// Width of the pooling over positions, in tokens; odd.
-    pub kernel: usize,
-    /// How neighbouring scores are pooled.
-    pub pooling: Pooling,
-    /// Heads that keep a set of positions: KV heads, or query heads.
-    pub stored_heads: usize,
-    /// How scores of the query heads that share a set become one.
-    pub reduce: Reduce,
-    /// Factor on the logits.
-    pub scale: f32,
-    /// Soft cap on the scaled logits.
-    pub softcap: Option<f32>,
-}
 
 /// Scores of a layer's candidates on the device, one row per stored head.
 pub struct DeviceScores {
@@ -41,27 +23,29 @@ pub struct DeviceScores {
     stride: usize,
 }
 
-/// Ranks the positions before the window: the window's attention probabilities, summed, reduced and pooled.
+/// Ranks the positions before the observation window: its queries' attention probabilities, summed, reduced and pooled.
 ///
 /// The same rule as [`crate::attention::window_scores`] and [`crate::selection::rank`], in one read of K. `q` is
-/// `(heads, tokens, head_dim)`, `k` `(kv_heads, tokens, head_dim)`.
+/// `(heads, window, head_dim)`, `k` `(kv_heads, tokens, head_dim)`.
 ///
 /// # Errors
 /// Tensors that are not in bf16 or f16 on one CUDA device, shapes that do not fit, or a window as long as the prompt.
-pub fn rank(q: &Tensor, k: &Tensor, ranking: &Ranking) -> Result<DeviceScores> {
-    let (heads, tokens, head_dim) = q.dims3()?;
-    let kv_heads = k.dim(0)?;
-    let stored = ranking.stored_heads;
-    let fits = stored > 0
-        && heads % stored == 0
-        && stored % kv_heads == 0
-        && k.dims() == [kv_heads, tokens, head_dim];
-    if !fits || ranking.window >= tokens || q.dtype() != k.dtype() {
+pub fn rank(
+    q: &Tensor,
+    k: &Tensor,
+    shape: &AttentionShape,
+    config: &Compression,
+) -> Result<DeviceScores> {
+    let (heads, window, head_dim) = q.dims3()?;
+    let (kv_heads, tokens, _) = k.dims3()?;
+    let stored = shape.stored_heads(config.granularity);
+    let fits = (heads, kv_heads, head_dim) == (shape.heads, shape.kv_heads, k.dim(2)?)
+        && heads % kv_heads == 0;
+    if !fits || window >= tokens || q.dtype() != k.dtype() {
         candle_core::bail!(
-            "headkv: cannot rank keys {:?} by queries {:?} with {stored} stored heads and a window of {}",
+            "headkv: cannot rank keys {:?} by queries {:?} with {stored} stored heads",
             k.dims(),
-            q.dims(),
-            ranking.window
+            q.dims()
         );
     }
     let device = device_of(q)?;
@@ -71,13 +55,15 @@ pub fn rank(q: &Tensor, k: &Tensor, ranking: &Ranking) -> Result<DeviceScores> {
         let (heads, tokens) = (heads as i32, tokens as i32);
         (
             ffi::headkv_score_stride(tokens) as usize,
-            ffi::headkv_rank_workspace(heads, tokens, ranking.window as i32),
+            ffi::headkv_rank_workspace(heads, tokens, window as i32),
         )
     };
     let values: CudaSlice<f32> = uninitialized(&device, stored * stride)?;
     let workspace: CudaSlice<u8> = uninitialized(&device, bytes)?;
+    // The kernel takes the address of a whole prompt's queries, of which it reads the window's.
+    let before = (tokens - window) as i64 * q.strides[1] * 2;
     let args = ffi::Rank {
-        q: q.address,
+        q: q.address.wrapping_sub(before as u64),
         k: k.address,
         q_head: q.strides[0],
         q_token: q.strides[1],
@@ -88,13 +74,13 @@ pub fn rank(q: &Tensor, k: &Tensor, ranking: &Ranking) -> Result<DeviceScores> {
         tokens: tokens as i32,
         head_dim: head_dim as i32,
         dtype: type_number(q.dtype()),
-        window: ranking.window as i32,
-        scale: ranking.scale,
-        softcap: ranking.softcap.unwrap_or(0.0),
+        window: window as i32,
+        scale: shape.scale,
+        softcap: shape.softcap.unwrap_or(0.0),
         share: (heads / stored) as i32,
-        share_max: i32::from(ranking.reduce == Reduce::Max),
-        kernel: ranking.kernel as i32,
-        pool_max: i32::from(ranking.pooling == Pooling::Max),
+        share_max: i32::from(config.reduce == Reduce::Max),
+        kernel: config.kernel as i32,
+        pool_max: i32::from(config.pooling == Pooling::Max),
         workspace: start(&workspace, &device),
         scores: start(&values, &device),
     };
@@ -102,7 +88,7 @@ pub fn rank(q: &Tensor, k: &Tensor, ranking: &Ranking) -> Result<DeviceScores> {
     launch(&device, "ranking", |stream| unsafe {
         ffi::headkv_rank(&args, stream)
     })?;
-    let candidates = tokens - ranking.window;
+    let candidates = tokens - window;
     Ok(DeviceScores {
         device,
         heads: stored,

@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::{
-    attention::{DecodeUnit, PromptShape, WindowShape, window_scores},
-    cache::{self, KvShape},
-    config::{Compression, Pooling, Reduce},
-    selection::{self, Scores},
+    AttentionShape,
+    backend::{Backend, KvCache},
+    config::{Compression, Granularity, Pooling, Reduce},
+    cpu::Cpu,
+    selection,
 };
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
@@ -43,77 +44,82 @@ fn close(gpu: &[bf16], cpu: &[bf16]) {
     );
 }
 
+const SHAPE: AttentionShape = AttentionShape {
+    heads: 6,
+    kv_heads: 2,
+    head_dim: 64,
+    scale: 0.2,
+    softcap: None,
+};
+
+/// The same tensor for the CPU's backend.
+fn cpu(x: &Tensor) -> Tensor {
+    x.to_device(&Device::Cpu).unwrap()
+}
+
+fn reference() -> Cpu<bf16> {
+    Cpu::default()
+}
+
 #[test]
 fn prompts_equal_the_cpu() {
     let Some(device) = gpu() else { return };
-    for (head_dim, tokens, softcap) in [(32, 70, None), (64, 129, Some(2.0)), (128, 300, None)] {
-        let (batch, heads, kv_heads, scale) = (2, 6, 2, 0.2);
+    for (head_dim, past, new, softcap) in [
+        (32, 0, 70, None),
+        (64, 0, 129, Some(2.0)),
+        (128, 0, 300, None),
+        (64, 200, 1, None),
+        (64, 100, 7, Some(2.0)),
+        (128, 300, 200, None),
+    ] {
+        let shape = AttentionShape {
+            head_dim,
+            softcap,
+            ..SHAPE
+        };
         // As models make them: the heads of a token together.
-        let make = |heads| {
-            random(&device, &[batch, tokens, heads, head_dim])
+        let make = |heads, tokens| {
+            random(&device, &[2, tokens, heads, head_dim])
                 .transpose(1, 2)
                 .unwrap()
         };
-        let (q, k, v) = (make(heads), make(kv_heads), make(kv_heads));
-        let out = prompt_attention(&q, &k, &v, scale, softcap).unwrap();
+        let q = make(shape.heads, new);
+        let [k, v] = [(); 2].map(|()| make(shape.kv_heads, past + new));
+        let out = Cuda::default().prefill(&q, &k, &v, &shape).unwrap();
         assert_eq!(out.dims(), q.dims());
-        let shape = PromptShape {
-            batch,
-            heads,
-            kv_heads,
-            tokens,
-            head_dim,
-            scale,
-            softcap,
-        };
-        let mut expected = vec![bf16::ZERO; batch * heads * tokens * head_dim];
-        crate::attention::prompt_attention(&host(&q), &host(&k), &host(&v), &shape, &mut expected);
-        close(&host(&out), &expected);
+        let expected = reference().prefill(&cpu(&q), &cpu(&k), &cpu(&v), &shape);
+        close(&host(&out), &host(&expected.unwrap()));
     }
 }
 
 #[test]
 fn ranking_and_selection_equal_the_cpu() {
     let Some(device) = gpu() else { return };
-    let (heads, kv_heads, tokens, head_dim, window, scale) = (8, 2, 1500, 64, 8, 0.125);
-    let q = random(&device, &[heads, tokens, head_dim]);
-    let (k, v) = (
-        random(&device, &[kv_heads, tokens, head_dim]),
-        random(&device, &[kv_heads, tokens, head_dim]),
-    );
-    for (stored_heads, pooling, reduce) in [
-        (2, Pooling::Max, Reduce::Mean),
-        (8, Pooling::Average, Reduce::Max),
-        (4, Pooling::Max, Reduce::Max),
+    let shape = AttentionShape {
+        heads: 8,
+        scale: 0.125,
+        ..SHAPE
+    };
+    let (tokens, window, gpu) = (1500, 8, Cuda::default());
+    let q = random(&device, &[shape.heads, window, shape.head_dim]);
+    let [k, v] = [(); 2].map(|()| random(&device, &[shape.kv_heads, tokens, shape.head_dim]));
+    for (granularity, pooling, reduce) in [
+        (Granularity::KvHead, Pooling::Max, Reduce::Mean),
+        (Granularity::QueryHead, Pooling::Average, Reduce::Max),
+        (Granularity::KvHead, Pooling::Max, Reduce::Max),
     ] {
-        let ranking = Ranking {
-            window,
-            kernel: 7,
-            pooling,
-            stored_heads,
-            reduce,
-            scale,
-            softcap: None,
-        };
-        let on_device = rank(&q, &k, &ranking).unwrap();
-        let scores = on_device.to_host().unwrap();
-        let shape = WindowShape {
-            heads,
-            kv_heads,
-            tokens,
-            head_dim,
-            window,
-            scale,
-            softcap: None,
-        };
-        let window_scores =
-            Scores::new(tokens - window, window_scores(&host(&q), &host(&k), &shape));
         let config = Compression {
+            granularity,
             pooling,
             reduce,
             ..Compression::default()
         };
-        let expected = selection::rank(window_scores, heads / stored_heads, &config);
+        let stored_heads = shape.stored_heads(granularity);
+        let on_device = gpu.rank(&q, &k, &shape, &config).unwrap();
+        let scores = gpu.to_host(&on_device).unwrap();
+        let expected = reference()
+            .rank(&cpu(&q), &cpu(&k), &shape, &config)
+            .unwrap();
         for head in 0..stored_heads {
             for (a, b) in scores.row(head).iter().zip(expected.row(head)) {
                 assert!((a - b).abs() <= 1e-4 * b.abs(), "{a} instead of {b}");
@@ -135,11 +141,11 @@ fn ranking_and_selection_equal_the_cpu() {
         let rows = |cache: &RaggedCache| cache.read();
         assert!(rows(&by_rank) == rows(&by_position));
         let (keys, _) = rows(&by_position);
-        let k = host(&k);
+        let (k, d) = (host(&k), shape.head_dim);
         let expected = kept.iter().enumerate().flat_map(|(head, at)| {
-            let from = &k[head / (stored_heads / kv_heads) * tokens * head_dim..];
+            let from = &k[head / (stored_heads / shape.kv_heads) * tokens * d..];
             at.iter()
-                .flat_map(move |&at| &from[at as usize * head_dim..][..head_dim])
+                .flat_map(move |&at| &from[at as usize * d..][..d])
                 .map(|x| x.to_bits())
         });
         assert!(keys.into_iter().eq(expected));
@@ -149,22 +155,16 @@ fn ranking_and_selection_equal_the_cpu() {
 #[test]
 fn what_is_no_number_is_no_attention() {
     let Some(device) = gpu() else { return };
-    let (heads, tokens, head_dim) = (2, 300, 64);
-    let mut q = host(&random(&device, &[heads, tokens, head_dim]));
+    let shape = AttentionShape { heads: 2, ..SHAPE };
+    let (tokens, window, head_dim) = (300, 8, shape.head_dim);
+    let mut q = host(&random(&device, &[shape.heads, window, head_dim]));
     // A query of the first head's window.
-    q[(tokens - 1) * head_dim] = bf16::NAN;
-    let q = Tensor::from_vec(q, (heads, tokens, head_dim), &device).unwrap();
-    let k = random(&device, &[heads, tokens, head_dim]);
-    let ranking = Ranking {
-        window: 8,
-        kernel: 7,
-        pooling: Pooling::Max,
-        stored_heads: heads,
-        reduce: Reduce::Mean,
-        scale: 0.125,
-        softcap: None,
-    };
-    let scores = rank(&q, &k, &ranking).unwrap().to_host().unwrap();
+    q[(window - 1) * head_dim] = bf16::NAN;
+    let q = Tensor::from_vec(q, (shape.heads, window, head_dim), &device).unwrap();
+    let k = random(&device, &[shape.kv_heads, tokens, head_dim]);
+    let gpu = Cuda::default();
+    let scores = gpu.rank(&q, &k, &shape, &Compression::default());
+    let scores = gpu.to_host(&scores.unwrap()).unwrap();
     assert!(scores.row(0).iter().all(|&score| score == 0.0));
     assert!(scores.row(1).iter().all(|&score| score > 0.0));
 }
@@ -172,62 +172,47 @@ fn what_is_no_number_is_no_attention() {
 #[test]
 fn generated_tokens_equal_the_cpu() {
     let Some(device) = gpu() else { return };
-    let (heads, kv_heads, head_dim, scale) = (6, 2, 64, 0.125);
-    for stored_heads in [kv_heads, heads] {
-        let mut on_gpu = Vec::new();
-        let mut on_cpu = Vec::new();
+    let (shape, gpu) = (SHAPE, Cuda::default());
+    for stored_heads in [shape.kv_heads, shape.heads] {
+        let (mut on_gpu, mut on_cpu) = (Vec::new(), Vec::new());
         for tokens in [500, 40] {
-            let (k, v) = (
-                random(&device, &[kv_heads, tokens, head_dim]),
-                random(&device, &[kv_heads, tokens, head_dim]),
-            );
+            let [k, v] =
+                [(); 2].map(|()| random(&device, &[shape.kv_heads, tokens, shape.head_dim]));
             let kept: Vec<Vec<u32>> = (0..stored_heads)
                 .map(|h| (0..tokens as u32).step_by(h + 1).collect())
                 .collect();
-            on_gpu.push(RaggedCache::keep_at(&k, &v, &kept).unwrap());
-            let shape = KvShape {
-                kv_heads,
-                tokens,
-                head_dim,
-            };
-            on_cpu.push(cache::RaggedCache::compress(
-                &host(&k),
-                &host(&v),
-                shape,
-                &kept,
-            ));
+            on_gpu.push(gpu.keep_at(&k, &v, &kept).unwrap());
+            on_cpu.push(reference().keep_at(&cpu(&k), &cpu(&v), &kept).unwrap());
         }
-        // Across the first two blocks' ends, and with a batch that changes on the way.
+        // Across the first two blocks' ends, with several tokens at once, a batch that changes on the way, and a fork
+        // whose other half must stay as it is.
+        let mut forked = None;
         for step in 0..150 {
             if step == 100 {
+                forked = Some((on_gpu[0].fork().unwrap(), on_cpu[0].fork()));
                 (on_gpu.pop(), on_cpu.pop());
             }
+            let new = if step == 20 { 7 } else { 1 };
             let batch = on_gpu.len();
-            let make = |heads| random(&device, &[batch, heads, 1, head_dim]);
-            let (q, k, v) = (make(heads), make(kv_heads), make(kv_heads));
-            let mut caches: Vec<&mut RaggedCache> = on_gpu.iter_mut().collect();
-            let out = decode_attention(&q, &k, &v, &mut caches, scale, None).unwrap();
-            let (q, k, v) = (host(&q), host(&k), host(&v));
-            let mut expected = vec![bf16::ZERO; q.len()];
-            let (new, rows) = (kv_heads * head_dim, heads / stored_heads * head_dim);
-            for (row, cache) in on_cpu.iter_mut().enumerate() {
-                cache.append(&k[row * new..][..new], &v[row * new..][..new]);
-            }
-            let places = q.chunks(rows).zip(expected.chunks_mut(rows)).enumerate();
-            let mut units: Vec<DecodeUnit<'_, bf16>> = places
-                .map(|(i, (q, out))| {
-                    let segments = on_cpu[i / stored_heads].segments(i % stored_heads);
-                    DecodeUnit { q, segments, out }
-                })
-                .collect();
-            crate::attention::decode_attention(&mut units, head_dim, scale, None);
-            close(&host(&out), &expected);
+            let make = |heads| random(&device, &[batch, heads, new, shape.head_dim]);
+            let [q, k, v] = [shape.heads, shape.kv_heads, shape.kv_heads].map(make);
+            let mut caches: Vec<_> = on_gpu.iter_mut().collect();
+            let out = gpu.extend(0, &q, &k, &v, &shape, &mut caches).unwrap();
+            let mut caches: Vec<_> = on_cpu.iter_mut().collect();
+            let [q, k, v] = [&q, &k, &v].map(cpu);
+            let expected = reference().extend(0, &q, &k, &v, &shape, &mut caches);
+            close(&host(&out), &host(&expected.unwrap()));
         }
-        assert_eq!(on_gpu[0].tail_tokens(), 150);
-        assert_eq!(
-            on_gpu[0].tail_bytes(),
-            2 * kv_heads * head_dim * 2 * (64 + 64 + 128)
-        );
+        assert_eq!(on_gpu[0].tail_tokens(), 156);
+        let words = 2 * shape.kv_heads * shape.head_dim * (64 + 64 + 128);
+        assert_eq!(on_gpu[0].tail_bytes(), 2 * words);
+        let (mut gpu_fork, mut cpu_fork) = forked.unwrap();
+        let make = |heads| random(&device, &[1, heads, 1, shape.head_dim]);
+        let [q, k, v] = [shape.heads, shape.kv_heads, shape.kv_heads].map(make);
+        let out = gpu.extend(0, &q, &k, &v, &shape, &mut [&mut gpu_fork]);
+        let [q, k, v] = [&q, &k, &v].map(cpu);
+        let expected = reference().extend(0, &q, &k, &v, &shape, &mut [&mut cpu_fork]);
+        close(&host(&out.unwrap()), &host(&expected.unwrap()));
     }
 }
 
@@ -251,12 +236,12 @@ fn memory_in_use_is_what_tensors_take() {
 fn what_does_not_fit_is_named() {
     let Some(device) = gpu() else { return };
     let x = random(&device, &[1, 2, 8, 48]);
-    let message = prompt_attention(&x, &x, &x, 1.0, None)
+    let message = prompt::prompt_attention(&x, &x, &x, &SHAPE)
         .unwrap_err()
         .to_string();
     assert!(message.contains("head_dim must be"), "{message}");
     let x = x.to_dtype(DType::F32).unwrap();
-    let message = prompt_attention(&x, &x, &x, 1.0, None)
+    let message = prompt::prompt_attention(&x, &x, &x, &SHAPE)
         .unwrap_err()
         .to_string();
     assert!(message.contains("bf16 or f16"), "{message}");

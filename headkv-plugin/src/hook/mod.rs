@@ -1,43 +1,34 @@
 //! HeadKV as mistral.rs's attention: the only module that touches the runtime's types.
 
-mod cpu;
-#[cfg(feature = "cuda")]
-mod cuda;
-mod usage;
+mod dispatch;
+mod linear;
+mod model;
 
-pub use usage::Usage;
+pub use linear::Panels;
+pub use model::{Configured, Model};
 
-use crate::{
-    Compression, Error, HeadScores,
-    cache::RaggedCache,
-    linear::Linear,
-    methods::{self, Compressor, ModelShape},
-};
-use candle_core::{DType, Device, Module, Result, Tensor};
-use half::{bf16, f16};
+use crate::{Compression, Error, HeadScores, ModelShape, methods};
+use candle_core::Result;
 use mistralrs_core::attention_hook::{
-    AttendCx, AttentionHook, ModelInfo, SeqInfo, SeqState, set_global,
+    AttentionHook, ModelHook, ModelInfo, PromptPolicy, sync_scope,
 };
-use std::{
-    any::Any,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
-use usage::{Counters, Recent};
+use std::sync::Arc;
 
-/// Compresses the KV cache of every model that is loaded after [`HeadKv::install`].
+/// Compresses the KV cache of every model that loads within its scope; each gets a [`Model`] of its own.
 ///
-/// The configuration can be changed while a model runs: sequences keep the one they began with.
+/// ```no_run
+/// # fn load() {}
+/// # fn main() -> Result<(), headkv_plugin::Error> {
+/// use headkv_plugin::{Compression, HeadKv};
+///
+/// let hook = HeadKv::new(Compression::new("snapkv", 64))?;
+/// hook.scope(|| load()); // loads a model of mistral.rs
+/// # Ok(()) }
+/// ```
 pub struct HeadKv {
-    inner: Mutex<Inner>,
-}
-
-struct Inner {
     config: Compression,
     scores: Option<HeadScores>,
-    /// Known once a model was loaded.
-    model: Option<ModelShape>,
-    compressor: Option<Arc<Compressor>>,
-    recent: Recent,
+    prompts: PromptPolicy,
 }
 
 impl HeadKv {
@@ -46,123 +37,52 @@ impl HeadKv {
     /// # Errors
     /// A contradictory configuration, an unknown method, or a score file that is missing or malformed.
     pub fn new(config: Compression) -> std::result::Result<Arc<Self>, Error> {
-        let scores = load(&config)?;
+        Self::with_prompts(config, PromptPolicy::default())
+    }
+
+    /// As [`Self::new`], with a bound on prompt tokens per pass, and with or without tokens for others in between.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_prompts(
+        config: Compression,
+        prompts: PromptPolicy,
+    ) -> std::result::Result<Arc<Self>, Error> {
+        let scores = read_scores(&config)?;
         Ok(Arc::new(Self {
-            inner: Mutex::new(Inner {
-                config,
-                scores,
-                model: None,
-                compressor: None,
-                recent: Recent::default(),
-            }),
+            config,
+            scores,
+            prompts,
         }))
     }
 
-    /// Makes models that are loaded from now on use this hook.
-    pub fn install(self: &Arc<Self>) {
-        set_global(Some(self.clone()));
-    }
-
-    /// Makes models that are loaded from now on use the runtime's own attention.
-    pub fn uninstall() {
-        set_global(None);
-    }
-
-    /// Changes the configuration for sequences that begin from now on.
+    /// Calls `load`; the models that load in it, on this thread, take the hook.
     ///
-    /// # Errors
-    /// As [`HeadKv::new`], and scores of another shape than the loaded model's; the old configuration then stays.
-    pub fn set(&self, config: Compression) -> std::result::Result<(), Error> {
-        let scores = load(&config)?;
-        let mut inner = self.lock();
-        if let Some(model) = inner.model {
-            inner.compressor = Some(Arc::new(Compressor::new(&config, model, scores.as_ref())?));
-        }
-        inner.config = config;
-        inner.scores = scores;
-        Ok(())
+    /// Where loading is asynchronous, `mistralrs_core::attention_hook::scope` does the same for a future.
+    pub fn scope<R>(self: &Arc<Self>, load: impl FnOnce() -> R) -> R {
+        sync_scope(self.clone(), || Panels::scope(load))
     }
-
-    /// What the most recent sequences hold or held, oldest first.
-    pub fn usage(&self) -> Vec<Usage> {
-        self.lock().recent.list()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn load(config: &Compression) -> std::result::Result<Option<HeadScores>, Error> {
-    config.check()?;
-    let entry = methods::find(&config.method)?;
-    match &config.scores {
-        Some(path) if entry.needs_scores => HeadScores::read(path).map(Some),
-        None if entry.needs_scores => Err(Error::NoScores(entry.name)),
-        _ => Ok(None),
-    }
-}
-
-/// One layer's state of one sequence.
-struct LayerState {
-    compressor: Arc<Compressor>,
-    counters: Arc<Counters>,
-    cache: Option<Cache>,
-}
-
-/// A layer's cache, in the model's element type and on its device.
-enum Cache {
-    F32(RaggedCache<f32>),
-    Bf16(RaggedCache<bf16>),
-    F16(RaggedCache<f16>),
-    #[cfg(feature = "cuda")]
-    Cuda(crate::cuda::RaggedCache),
 }
 
 impl AttentionHook for HeadKv {
-    fn check_model(&self, model: &ModelInfo) -> Result<()> {
+    fn attach(&self, model: &ModelInfo) -> Result<Arc<dyn ModelHook>> {
         let shape = ModelShape {
             layers: model.layers,
             heads: model.heads,
             kv_heads: model.kv_heads,
             head_dim: model.head_dim,
         };
-        let mut inner = self.lock();
-        let compressor = Compressor::new(&inner.config, shape, inner.scores.as_ref());
-        inner.compressor = Some(Arc::new(compressor.map_err(candle_core::Error::msg)?));
-        inner.model = Some(shape);
-        Ok(())
+        let model = Model::new(&self.config, shape, self.scores.as_ref(), self.prompts);
+        Ok(Arc::new(model.map_err(candle_core::Error::msg)?))
     }
+}
 
-    fn new_state(&self, layer: usize, _: &ModelInfo, seq: &SeqInfo) -> Result<Box<dyn Any + Send>> {
-        let mut inner = self.lock();
-        let Some(compressor) = inner.compressor.clone() else {
-            candle_core::bail!("headkv: no model was loaded with this hook");
-        };
-        let counters = inner
-            .recent
-            .counters(seq.seq_id, seq.prompt.len(), layer == 0);
-        Ok(Box::new(LayerState {
-            compressor,
-            counters,
-            cache: None,
-        }))
-    }
-
-    fn attend(&self, cx: &AttendCx<'_>, states: &[SeqState]) -> Result<Tensor> {
-        match (cx.q.device(), cx.q.dtype()) {
-            (Device::Cpu, DType::F32) => cpu::attend::<f32>(cx, states),
-            (Device::Cpu, DType::BF16) => cpu::attend::<bf16>(cx, states),
-            (Device::Cpu, DType::F16) => cpu::attend::<f16>(cx, states),
-            #[cfg(feature = "cuda")]
-            (Device::Cuda(_), DType::BF16 | DType::F16) => cuda::attend(cx, states),
-            (device, dtype) => candle_core::bail!(
-                "headkv: no attention for {dtype:?} on {device:?}; load the model on the CPU in f32, bf16 or f16, or, built with the feature cuda, on an NVIDIA GPU in bf16 or f16"
-            ),
-        }
-    }
-
-    fn linear(&self, weight: &Tensor) -> Result<Option<Box<dyn Module + Send + Sync>>> {
-        Ok(Linear::new(weight)?.map(|linear| Box::new(linear) as _))
+fn read_scores(config: &Compression) -> std::result::Result<Option<HeadScores>, Error> {
+    config.check()?;
+    let entry = methods::find(&config.method)?;
+    match &config.scores {
+        Some(path) if entry.needs_scores => HeadScores::read(path).map(Some),
+        None if entry.needs_scores => Err(Error::NoScores(entry.name)),
+        _ => Ok(None),
     }
 }

@@ -3,11 +3,11 @@
 //! With `b = capacity - window`, every head is sure of `floor = b - b // beta` tokens; the rest of all heads' budgets,
 //! `pool = (b // beta) x layers x heads`, is shared in proportion to the heads' scores.
 
-use super::{Budget, Build, LayerContext, Method, apportion};
-use crate::{Compression, Error, HeadScores};
+use super::{Budget, Build, LayerContext, Method};
+use crate::{Compression, Error, HeadScores, apportion::apportion};
 use std::sync::{Arc, Mutex, PoisonError};
 
-struct HeadKv {
+struct HeadBudgets {
     floor: usize,
     pool: usize,
     shares: Vec<f64>,
@@ -17,7 +17,7 @@ struct HeadKv {
     last: Mutex<Option<(usize, Arc<Vec<usize>>)>>,
 }
 
-impl HeadKv {
+impl HeadBudgets {
     fn new(config: &Compression, scores: &HeadScores) -> Self {
         let mean = config.capacity - config.window;
         let shared = floor_div(mean as f64, config.beta) as usize;
@@ -59,7 +59,7 @@ fn floor_div(a: f64, b: f64) -> f64 {
     }
 }
 
-impl Method for HeadKv {
+impl Method for HeadBudgets {
     fn budget(&self, at: &LayerContext) -> Budget {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let all = match &*last {
@@ -76,7 +76,7 @@ impl Method for HeadKv {
 
 /// Tokens that each head keeps besides the window, `layers x heads`, for prompts longer than any head's capacity.
 pub fn head_capacities(config: &Compression, scores: &HeadScores) -> Vec<usize> {
-    HeadKv::new(config, scores).capacities(usize::MAX)
+    HeadBudgets::new(config, scores).capacities(usize::MAX)
 }
 
 pub fn build(b: &Build) -> Result<Box<dyn Method>, Error> {
@@ -85,7 +85,7 @@ pub fn build(b: &Build) -> Result<Box<dyn Method>, Error> {
     };
     let stored = b.model.stored_heads(b.config.granularity);
     let scores = scores.grouped(b.model.heads / stored, b.config.reduce);
-    Ok(Box::new(HeadKv::new(b.config, &scores)))
+    Ok(Box::new(HeadBudgets::new(b.config, &scores)))
 }
 
 #[cfg(test)]
@@ -119,7 +119,7 @@ mod tests {
             ..Compression::new("headkv", 96)
         };
         let scores = HeadScores::new(2, 3, vec![1.0; 6]).unwrap();
-        let headkv = HeadKv::new(&config, &scores);
+        let headkv = HeadBudgets::new(&config, &scores);
         assert_eq!((headkv.floor, headkv.pool), (9, 79 * 6));
     }
 

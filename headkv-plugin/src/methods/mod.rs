@@ -4,48 +4,16 @@
 //! and attention are the same for all. A method of one's own implements [`Method`] and calls [`register`].
 
 mod adakv;
-mod apportion;
-mod compressor;
 mod full;
 mod headkv;
 mod pyramidkv;
 mod snapkv;
 mod streaming;
 
-use crate::{Compression, Error, HeadScores, config::Granularity};
-use std::sync::RwLock;
+use crate::{Compression, Error, HeadScores, ModelShape};
+use std::sync::{Arc, RwLock};
 
-pub use apportion::apportion;
-pub use compressor::Compressor;
 pub use headkv::head_capacities;
-
-/// The attention shape of a model, the same in every layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ModelShape {
-    /// Number of layers.
-    pub layers: usize,
-    /// Query heads per layer.
-    pub heads: usize,
-    /// KV heads per layer.
-    pub kv_heads: usize,
-    /// Elements of one head's key, and of its value.
-    pub head_dim: usize,
-}
-
-impl ModelShape {
-    /// Heads per layer for which a set of positions is kept.
-    pub fn stored_heads(&self, granularity: Granularity) -> usize {
-        match granularity {
-            Granularity::QueryHead => self.heads,
-            Granularity::KvHead => self.kv_heads,
-        }
-    }
-
-    /// Query heads that share one KV head.
-    pub fn group(&self) -> usize {
-        self.heads / self.kv_heads
-    }
-}
 
 /// Which layer of which prompt a method is asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,8 +66,8 @@ pub struct Build<'a> {
     pub scores: Option<&'a HeadScores>,
 }
 
-/// Builds a method for one model.
-pub type Factory = fn(&Build) -> Result<Box<dyn Method>, Error>;
+/// Builds a method for one model; it may capture what it needs.
+pub type Factory = Arc<dyn Fn(&Build) -> Result<Box<dyn Method>, Error> + Send + Sync>;
 
 /// A method's entry in the registry.
 #[derive(Clone)]
@@ -112,55 +80,75 @@ pub struct Entry {
     pub about: String,
     /// Whether it ranks heads and so needs head scores.
     pub needs_scores: bool,
+    /// Whether it keeps every token, so that no capacity or other parameter changes it.
+    pub keeps_all: bool,
     /// Builds it.
     pub factory: Factory,
 }
 
+impl Entry {
+    /// A method of that name that `factory` builds, without aliases, head scores or a description.
+    pub fn new(
+        name: impl Into<String>,
+        factory: impl Fn(&Build) -> Result<Box<dyn Method>, Error> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            aliases: Vec::new(),
+            about: String::new(),
+            needs_scores: false,
+            keeps_all: false,
+            factory: Arc::new(factory),
+        }
+    }
+
+    /// Adds one line for `--help`.
+    pub fn about(mut self, about: impl Into<String>) -> Self {
+        self.about = about.into();
+        self
+    }
+
+    /// Adds other names that find it.
+    pub fn aliases(mut self, aliases: &[&str]) -> Self {
+        self.aliases = aliases.iter().map(|alias| alias.to_string()).collect();
+        self
+    }
+
+    /// Says that it needs head scores.
+    pub fn needs_scores(mut self) -> Self {
+        self.needs_scores = true;
+        self
+    }
+
+    /// Says that it keeps every token.
+    pub fn keeps_all(mut self) -> Self {
+        self.keeps_all = true;
+        self
+    }
+}
+
 fn builtin() -> Vec<Entry> {
-    let entry = |name: &str, aliases: &[&str], about: &str, needs_scores, factory: Factory| Entry {
-        name: name.into(),
-        aliases: aliases.iter().map(|a| a.to_string()).collect(),
-        about: about.into(),
-        needs_scores,
-        factory,
-    };
     vec![
-        entry("full", &["FullKV"], "nothing dropped", false, full::build),
-        entry(
-            "streaming",
-            &["StreamingLLM"],
-            "attention sinks and the most recent tokens",
-            false,
-            streaming::build,
-        ),
-        entry(
-            "snapkv",
-            &["SnapKV"],
-            "the window's attention, the same capacity for every head",
-            false,
-            snapkv::build,
-        ),
-        entry(
-            "pyramidkv",
-            &["PyramidKV"],
-            "as snapkv, with a capacity that falls by layer",
-            false,
-            pyramidkv::build,
-        ),
-        entry(
-            "adakv",
-            &["AdaKV", "AdativeKV"],
-            "as snapkv, with the capacity shared inside a layer",
-            false,
-            adakv::build,
-        ),
-        entry(
-            "headkv",
-            &["HeadKV", "ReasonKV"],
-            "a capacity per head, from head scores",
-            true,
-            headkv::build,
-        ),
+        Entry::new("full", full::build)
+            .aliases(&["FullKV"])
+            .about("nothing dropped")
+            .keeps_all(),
+        Entry::new("streaming", streaming::build)
+            .aliases(&["StreamingLLM"])
+            .about("attention sinks and the most recent tokens"),
+        Entry::new("snapkv", snapkv::build)
+            .aliases(&["SnapKV"])
+            .about("the window's attention, the same capacity for every head"),
+        Entry::new("pyramidkv", pyramidkv::build)
+            .aliases(&["PyramidKV"])
+            .about("as snapkv, with a capacity that falls by layer"),
+        Entry::new("adakv", adakv::build)
+            .aliases(&["AdaKV", "AdativeKV"])
+            .about("as snapkv, with the capacity shared inside a layer"),
+        Entry::new("headkv", headkv::build)
+            .aliases(&["HeadKV", "ReasonKV"])
+            .about("a capacity per head, from head scores")
+            .needs_scores(),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! `pyramidkv`: a capacity that falls linearly from the first layer to the last (PyramidKV, Cai et al., arXiv 2406.02069).
 
-use super::{Budget, Build, LayerContext, Method, apportion};
-use crate::Error;
+use super::{Budget, Build, LayerContext, Method};
+use crate::{Error, apportion::apportion};
 
 struct PyramidKv {
     mean: usize,

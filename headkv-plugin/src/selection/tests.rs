@@ -1,7 +1,7 @@
 //! Selection against its definitions, written down the slow way.
 
 use super::*;
-use crate::methods::{Compressor, ModelShape};
+use crate::{ModelShape, Policy};
 use proptest::prelude::*;
 use std::{collections::BTreeSet, convert::Infallible};
 
@@ -94,10 +94,11 @@ fn kept(config: &Compression, rows: &[Vec<f32>]) -> Vec<Vec<u32>> {
         kv_heads: rows.len(),
         head_dim: 8,
     };
-    let compressor = Compressor::new(config, model, None).unwrap();
+    let policy = Policy::new(config, model, None).unwrap();
     let tokens = CANDIDATES + config.window;
     let ranking = || Ok::<_, Infallible>(rank(scores(rows), 1, config));
-    let Ok(kept) = compressor.select(&compressor.budget(0, tokens), tokens, ranking);
+    let budget = policy.budget(0, tokens).unwrap();
+    let Ok(kept) = policy.select(&budget, tokens, ranking);
     kept
 }
 

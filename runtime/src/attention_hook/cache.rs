@@ -1,35 +1,44 @@
-//! The cache's side of the seam: handles to the states of the batch at hand, no tensors.
+//! The cache's side of the seam: handles to the sequences of the batch at hand, no tensors.
 
 use std::{
     fmt,
-    sync::{atomic::AtomicUsize, Arc},
+    sync::{Arc, Weak},
 };
 
 use candle_core::{Result, Tensor};
-use parking_lot::Mutex;
 
-use super::{pass, AttentionHook, ModelInfo, SeqInfo, SeqState};
+use super::{of, pass, HookedSequence, ModelHook, ModelInfo};
 use crate::{kv_cache::KvCache, sequence::Sequence};
 
-/// A layer's cache under a hook: handles to the states of the batch at hand, no tensors.
+/// What stands where the runtime's own cache would: a handle, no tensors.
 #[derive(Clone)]
-pub struct HookedCache {
-    pub(super) hook: Arc<dyn AttentionHook>,
-    pub(super) layer: usize,
-    pub(super) model: ModelInfo,
-    pub(super) states: Vec<SeqState>,
-    /// An error of a call that could not return it, reported by the next `append`.
-    poison: Option<String>,
+pub struct HookedCache(Held);
+
+#[derive(Clone)]
+enum Held {
+    /// In a sequence: its state, which goes with it.
+    Sequence(Arc<HookedSequence>),
+    /// In a model's layer: the batch at hand.
+    Layer(LayerCache),
+}
+
+/// A model's layer, and the sequences of the batch at hand; they hold themselves, so that one that ends is freed.
+#[derive(Clone)]
+pub(super) struct LayerCache {
+    pub hook: Arc<dyn ModelHook>,
+    pub layer: usize,
+    pub model: ModelInfo,
+    batch: Arc<[Weak<HookedSequence>]>,
 }
 
 impl fmt::Debug for HookedCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "HookedCache(layer {}, batch of {})",
-            self.layer,
-            self.states.len()
-        )
+        match &self.0 {
+            Held::Sequence(seq) => write!(f, "HookedCache(sequence {})", seq.info().seq_id),
+            Held::Layer(LayerCache { layer, batch, .. }) => {
+                write!(f, "HookedCache(layer {layer}, batch of {})", batch.len())
+            }
+        }
     }
 }
 
@@ -38,126 +47,109 @@ pub(crate) fn hooked(caches: &[KvCache]) -> bool {
     matches!(caches.first(), Some(KvCache::Hooked(_)))
 }
 
-fn hooked_mut(caches: &mut [KvCache]) -> impl Iterator<Item = &mut HookedCache> {
-    caches.iter_mut().filter_map(|cache| match cache {
-        KvCache::Hooked(cache) => Some(cache),
-        _ => None,
-    })
-}
-
-/// Forgets the last batch and, if `start`, makes the states of prompts that are about to run. False if not hooked.
-pub(crate) fn reset(caches: &mut [KvCache], seqs: &[&mut Sequence], start: bool) -> bool {
-    if !hooked(caches) {
-        return false;
-    }
-    let infos: Vec<Arc<SeqInfo>> = seqs
-        .iter()
-        .filter(|_| start)
-        .map(|seq| {
-            Arc::new(SeqInfo {
-                seq_id: *seq.id(),
-                prompt: seq.get_toks().to_vec(),
-            })
-        })
-        .collect();
-    for cache in hooked_mut(caches) {
-        cache.poison = None;
-        cache.states.clear();
-        for seq in &infos {
-            match cache.hook.new_state(cache.layer, &cache.model, seq) {
-                Ok(state) => cache.states.push(SeqState {
-                    seq: seq.clone(),
-                    seen: Arc::new(AtomicUsize::new(0)),
-                    inner: Arc::new(Mutex::new(state)),
-                }),
-                Err(error) => cache.poison = Some(error.to_string()),
-            }
-        }
-    }
-    true
-}
-
-/// Collects the sequences' handles into the model's cache, whatever their lengths. False if not hooked.
+/// Makes a batch of the sequences, whatever their lengths. False if the model is not hooked.
 pub(crate) fn gather(caches: &mut [KvCache], seqs: &mut [&mut Sequence]) -> bool {
     if !hooked(caches) {
         return false;
     }
-    for cache in hooked_mut(caches) {
-        cache.poison = None;
-        cache.states.clear();
-        for seq in seqs.iter_mut() {
-            match seq.normal_cache().get(cache.layer) {
-                Some(Some(KvCache::Hooked(one))) => cache.states.extend(one.states.iter().cloned()),
-                _ => {
-                    cache.poison = Some(format!(
-                        "sequence {} has no state; send the request again",
-                        seq.id()
-                    ))
-                }
-            }
+    let batch: Arc<[_]> = seqs
+        .iter_mut()
+        .map(|seq| of(seq).map_or_else(Weak::new, Arc::downgrade))
+        .collect();
+    for cache in caches {
+        if let KvCache::Hooked(HookedCache(Held::Layer(layer))) = cache {
+            layer.batch = batch.clone();
         }
     }
     true
 }
 
-/// Hands each sequence its own handles back. False if not hooked.
-pub(crate) fn scatter(caches: &mut [KvCache], seqs: &mut [&mut Sequence]) -> bool {
-    if !hooked(caches) {
-        return false;
+/// Forgets the last batch and, if `start`, makes one of prompts that are about to run. False if not hooked.
+pub(crate) fn reset(caches: &mut [KvCache], seqs: &mut [&mut Sequence], start: bool) -> bool {
+    if start {
+        gather(caches, seqs)
+    } else {
+        gather(caches, &mut [])
     }
-    for cache in hooked_mut(caches) {
-        for (seq, state) in seqs.iter_mut().zip(&cache.states) {
-            // It has them already, but for the step that follows its prompt.
-            if let Some(KvCache::Hooked(one)) = &seq.normal_cache()[cache.layer] {
-                if matches!(&one.states[..], [own] if Arc::ptr_eq(&own.inner, &state.inner)) {
-                    continue;
-                }
-            }
-            let mut one = HookedCache::new(cache.hook.clone(), cache.layer, cache.model);
-            one.states.push(state.clone());
-            seq.normal_cache()[cache.layer] = Some(KvCache::Hooked(one));
-        }
-    }
-    true
+}
+
+/// Sequences hold their own states: nothing is handed back. False if not hooked.
+pub(crate) fn scatter(caches: &[KvCache]) -> bool {
+    hooked(caches)
 }
 
 impl HookedCache {
-    pub(super) fn new(hook: Arc<dyn AttentionHook>, layer: usize, model: ModelInfo) -> Self {
-        Self {
+    pub(super) fn of_sequence(seq: Arc<HookedSequence>) -> Self {
+        Self(Held::Sequence(seq))
+    }
+
+    pub(super) fn of_layer(hook: Arc<dyn ModelHook>, layer: usize, model: ModelInfo) -> Self {
+        Self(Held::Layer(LayerCache {
             hook,
             layer,
             model,
-            states: Vec::new(),
-            poison: None,
+            batch: Arc::new([]),
+        }))
+    }
+
+    pub(super) fn sequence(&self) -> Option<&Arc<HookedSequence>> {
+        match &self.0 {
+            Held::Sequence(seq) => Some(seq),
+            Held::Layer(_) => None,
+        }
+    }
+
+    pub(super) fn hook(&self) -> Option<Arc<dyn ModelHook>> {
+        match &self.0 {
+            Held::Sequence(_) => None,
+            Held::Layer(layer) => Some(layer.hook.clone()),
         }
     }
 
     /// Tokens that the longest sequence of the batch has seen.
     pub(crate) fn seen(&self) -> usize {
-        self.states.iter().map(SeqState::seen).max().unwrap_or(0)
+        match &self.0 {
+            Held::Sequence(seq) => seq.seen(0),
+            Held::Layer(LayerCache { layer, batch, .. }) => {
+                let seqs = batch.iter().filter_map(Weak::upgrade);
+                seqs.map(|seq| seq.seen(*layer)).max().unwrap_or(0)
+            }
+        }
     }
 
     pub(crate) fn clear(&mut self) {
-        self.states.clear();
+        if let Held::Layer(layer) = &mut self.0 {
+            layer.batch = Arc::new([]);
+        }
     }
 
-    /// Arms the handle that [`attend_pending`] takes, and returns the new tokens' keys and values as they came.
+    /// Arms the handle that [`super::attend_pending`] takes, and returns the new tokens' keys and values as they came.
     pub(crate) fn append(&mut self, k: Tensor, v: Tensor) -> Result<(Tensor, Tensor)> {
-        let layer = self.layer;
-        if let Some(error) = self.poison.take() {
-            candle_core::bail!("attention hook: layer {layer}: {error}");
-        }
-        let (batch, _, tokens, _) = k.dims4()?;
-        if self.states.len() != batch {
+        let Held::Layer(cache) = &self.0 else {
+            candle_core::bail!("attention hook: keys came to a sequence instead of its model");
+        };
+        let (batch, layer) = (k.dim(0)?, cache.layer);
+        if cache.batch.len() != batch {
             candle_core::bail!(
-                "attention hook: layer {layer}: {} states for a batch of {batch}",
-                self.states.len()
+                "attention hook: layer {layer}: {} sequences for a batch of {batch}",
+                cache.batch.len()
             );
         }
-        if tokens > 1 && self.seen() != 0 {
-            candle_core::bail!("attention hook: layer {layer}: several tokens after the prompt; send them one by one");
-        }
-        pass::arm(&k, self)?;
+        pass::arm(&k, cache)?;
         Ok((k, v))
+    }
+}
+
+impl LayerCache {
+    /// The sequences of the batch.
+    pub fn sequences(&self) -> Result<Vec<Arc<HookedSequence>>> {
+        let seqs = self.batch.iter().map(Weak::upgrade).collect::<Option<_>>();
+        let gone = || {
+            let layer = self.layer;
+            candle_core::Error::msg(format!(
+                "attention hook: layer {layer}: a sequence has no state; send the request again"
+            ))
+        };
+        seqs.ok_or_else(gone)
     }
 }

@@ -1,8 +1,8 @@
 //! A model takes the hook when it loads, whole, or is refused with the reason.
 
-use std::sync::{atomic::Ordering, Arc, PoisonError};
+use std::sync::{Arc, PoisonError};
 
-use super::{cache::HookedCache, global, info, pass::HOOKED, AttentionHook};
+use super::{cache::HookedCache, current, info, AttentionHook};
 use crate::{
     kv_cache::{EitherCache, KvCache},
     pipeline::{CacheManagerMixin, MetadataMixin, ModelKind},
@@ -11,8 +11,10 @@ use crate::{
 
 /// Refuses to load what would silently run without the hook.
 pub(crate) fn refuse(what: &str) -> anyhow::Result<()> {
-    if global().is_some() {
-        anyhow::bail!("an attention hook is set, but {what} cannot be hooked; unset the hook or load the plain model");
+    if current().is_some() {
+        anyhow::bail!(
+            "{what} cannot be hooked; load it without the attention hook, or load the plain model"
+        );
     }
     Ok(())
 }
@@ -23,7 +25,7 @@ pub(crate) fn for_load(
     no_kv_cache: bool,
     paged: &mut Option<PagedAttentionConfig>,
 ) -> anyhow::Result<Option<Arc<dyn AttentionHook>>> {
-    let Some(hook) = global() else {
+    let Some(hook) = current() else {
         return Ok(None);
     };
     if kind.is_adapted_and(|adapter| adapter.is_x_lora()) {
@@ -36,7 +38,7 @@ pub(crate) fn for_load(
         refuse("a model spread over several processes (NCCL, ring)")?;
     }
     if paged.take().is_some() {
-        tracing::warn!("An attention hook is set: paged attention is off for this model.");
+        tracing::warn!("this model takes an attention hook: its paged attention is off");
     }
     Ok(Some(hook))
 }
@@ -78,10 +80,9 @@ pub(crate) fn install<P: CacheManagerMixin + MetadataMixin>(
         }
     }
     let model = info(&**config, caches.len(), metadata.max_seq_len);
-    hook.check_model(&model)?;
-    HOOKED.store(true, Ordering::Relaxed);
+    let hook = hook.attach(&model)?;
     for (layer, cache) in caches.iter_mut().enumerate() {
-        *cache = KvCache::Hooked(HookedCache::new(hook.clone(), layer, model));
+        *cache = KvCache::Hooked(HookedCache::of_layer(hook.clone(), layer, model));
     }
     Ok(())
 }

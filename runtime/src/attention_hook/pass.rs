@@ -4,36 +4,38 @@ use std::{
     any::Any,
     cell::RefCell,
     panic::{catch_unwind, AssertUnwindSafe},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::Arc,
 };
 
 use candle_core::{Device, Result, Tensor, TensorId};
 
-use super::{cache::HookedCache, AttendCx, SeqState};
-use crate::attention::SdpaParams;
+use super::{cache::LayerCache, of, AttendCx, HookedSequence};
+use crate::{attention::SdpaParams, sequence::Sequence};
 
 struct Pending {
     id: TensorId,
-    cache: HookedCache,
+    cache: LayerCache,
 }
 
 thread_local! {
     static PENDING: RefCell<Option<Pending>> = const { RefCell::new(None) };
 }
 
-/// Arms the handle of a layer whose new keys are `k`; the one before must have been taken.
-pub(super) fn arm(k: &Tensor, cache: &HookedCache) -> Result<()> {
-    let armed = Pending {
-        id: k.id(),
-        cache: cache.clone(),
-    };
-    match PENDING.with(|pending| pending.replace(Some(armed))) {
-        None => Ok(()),
+/// Arms the handle of a layer whose new keys are `k`; the one before must have been taken, and stays if it was not.
+pub(super) fn arm(k: &Tensor, cache: &LayerCache) -> Result<()> {
+    PENDING.with_borrow_mut(|pending| match pending {
         Some(left) => candle_core::bail!(
             "attention hook: layer {}: its attention never ran",
             left.cache.layer
         ),
-    }
+        None => {
+            *pending = Some(Pending {
+                id: k.id(),
+                cache: cache.clone(),
+            });
+            Ok(())
+        }
+    })
 }
 
 /// The hook's attention if `k` is what the last `append` returned; `None` leaves the call to the runtime.
@@ -44,20 +46,19 @@ pub(crate) fn attend_pending(
     params: &SdpaParams,
 ) -> Result<Option<Tensor>> {
     let Some(Pending { cache, .. }) =
-        PENDING.with(|pending| pending.borrow_mut().take_if(|armed| armed.id == k.id()))
+        PENDING.with_borrow_mut(|pending| pending.take_if(|armed| armed.id == k.id()))
     else {
         return Ok(None);
     };
     let layer = cache.layer;
     if params.sinks.is_some() {
-        candle_core::bail!("attention hook: layer {layer} has attention sinks, which a hook does not get; unset the hook");
+        candle_core::bail!("attention hook: layer {layer} has attention sinks, which a hook does not get; load the model without it");
     }
-    let tokens = k.dim(2)?;
-    if let Some(window) = params
-        .sliding_window
-        .filter(|&window| cache.seen() + tokens > window)
-    {
-        candle_core::bail!("attention hook: layer {layer}: more tokens than its sliding window of {window}; unset the hook");
+    let (tokens, seqs) = (k.dim(2)?, cache.sequences()?);
+    if let Some(window) = params.sliding_window {
+        for seq in seqs.iter().filter(|seq| seq.seen(layer) + tokens > window) {
+            seq.fail(format!("attention hook: layer {layer}: more tokens than its sliding window of {window}; load the model without a hook"));
+        }
     }
     let cx = AttendCx {
         layer,
@@ -68,15 +69,55 @@ pub(crate) fn attend_pending(
         softmax_scale: params.softmax_scale,
         softcap: params.softcap,
     };
+    attend(&cache, &cx, &seqs).map(Some)
+}
+
+/// The hook's attention for those sequences that have not failed; a failure stays with its sequence, whose output is
+/// zeros from then on.
+fn attend(cache: &LayerCache, cx: &AttendCx<'_>, seqs: &[Arc<HookedSequence>]) -> Result<Tensor> {
+    if seqs.iter().all(|seq| seq.failure().is_none()) {
+        match call(cache, cx, seqs) {
+            Ok(out) => return Ok(out),
+            Err(error) if seqs.len() == 1 => seqs[0].fail(error.to_string()),
+            Err(_) => {}
+        }
+    }
+    let mut rows = Vec::with_capacity(seqs.len());
+    for (row, seq) in seqs.iter().enumerate() {
+        let only = |x: &Tensor| x.narrow(0, row, 1);
+        let (q, k, v) = (&only(cx.q)?, &only(cx.k)?, &only(cx.v)?);
+        let cx = AttendCx { q, k, v, ..*cx };
+        let out = match seq.failure() {
+            Some(_) => None,
+            None => call(cache, &cx, std::slice::from_ref(seq))
+                .map_err(|error| seq.fail(error.to_string()))
+                .ok(),
+        };
+        rows.push(match out {
+            Some(out) => out,
+            None => q.zeros_like()?,
+        });
+    }
+    if seqs.iter().all(|seq| seq.failure().is_some()) {
+        // Nobody is left for whom the pass would have to go on.
+        let whys: Vec<_> = seqs.iter().filter_map(|seq| seq.failure()).collect();
+        candle_core::bail!("{}", whys[0]);
+    }
+    Tensor::cat(&rows, 0)
+}
+
+fn call(cache: &LayerCache, cx: &AttendCx<'_>, seqs: &[Arc<HookedSequence>]) -> Result<Tensor> {
+    let layer = cx.layer;
     // Nothing above catches a panic: it would end the engine's thread and leave every client waiting.
-    let out = catch_unwind(AssertUnwindSafe(|| cache.hook.attend(&cx, &cache.states)))
-        .unwrap_or_else(|panic| {
+    let out =
+        catch_unwind(AssertUnwindSafe(|| cache.hook.attend(cx, seqs))).unwrap_or_else(|panic| {
             candle_core::bail!("attention hook: layer {layer}: panic: {}", message(&*panic))
         })?;
-    for state in &cache.states {
-        state.seen.fetch_add(tokens, Ordering::AcqRel);
+    let tokens = cx.k.dim(2)?;
+    for seq in seqs {
+        seq.advance(layer, tokens);
     }
-    Ok(Some(out))
+    Ok(out)
 }
 
 fn message(panic: &(dyn Any + Send)) -> &str {
@@ -85,17 +126,21 @@ fn message(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("unknown")
 }
 
-/// Whether a model was hooked in this process.
-pub(super) static HOOKED: AtomicBool = AtomicBool::new(false);
-
 /// Runs one forward pass; afterwards no handle is left armed, and one that was is an error.
 ///
 /// On the CPU a hooked model runs inside the thread pool. From outside, each of a decode step's many small parallel
 /// operations (norms, rotary embeddings) would wake the pool and wait for it, which takes longer than the operation.
-pub(crate) fn forward<R>(device: &Device, pass: impl FnOnce() -> Result<R>) -> Result<R> {
+pub(crate) fn forward<R>(
+    seqs: &mut [&mut Sequence],
+    device: &Device,
+    pass: impl FnOnce() -> Result<R>,
+) -> Result<R> {
+    if seqs.first_mut().and_then(|seq| of(seq)).is_none() {
+        return pass();
+    }
     let pass = || {
         let result = pass();
-        match PENDING.with(RefCell::take) {
+        match PENDING.take() {
             Some(left) if result.is_ok() => {
                 let layer = left.cache.layer;
                 candle_core::bail!("attention hook: layer {layer} stored its keys but did not ask for attention: unsupported model")
@@ -103,7 +148,7 @@ pub(crate) fn forward<R>(device: &Device, pass: impl FnOnce() -> Result<R>) -> R
             _ => result,
         }
     };
-    if device.is_cpu() && HOOKED.load(Ordering::Relaxed) {
+    if device.is_cpu() {
         let pass = Lent(pass);
         rayon::scope(move |_| pass.run()).0
     } else {
@@ -111,7 +156,7 @@ pub(crate) fn forward<R>(device: &Device, pass: impl FnOnce() -> Result<R>) -> R
     }
 }
 
-/// Something that another thread may use while its owner waits.
+/// A forward pass, or its result, that another thread may run or return while its owner waits.
 struct Lent<T>(T);
 
 // SAFETY: made only in `forward`, whose thread waits in `rayon::scope` until the pool's thread has returned: the two

@@ -1,4 +1,5 @@
-//! Blocked causal attention over a prompt (FlashAttention, Dao et al., arXiv 2205.14135): memory linear in its length.
+//! Blocked causal attention of a prompt, or of a later part of it over what came before (FlashAttention, Dao et al.,
+//! arXiv 2205.14135): memory linear in its length.
 
 use super::{
     Element,
@@ -10,6 +11,7 @@ use super::{
     },
     softmax::State,
 };
+use crate::shape::AttentionShape;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::cmp::Reverse;
@@ -21,55 +23,60 @@ const ROWS: usize = 48;
 /// Blocks of query rows per core that are worked on together: so many even out the causal triangle.
 const BLOCKS_PER_CORE: usize = 8;
 
-/// What [`prompt_attention`] is given.
-#[derive(Clone, Copy, Debug)]
-pub struct PromptShape {
-    /// Sequences.
-    pub batch: usize,
-    /// Query heads.
-    pub heads: usize,
-    /// KV heads; query head `h` reads KV head `h / (heads / kv_heads)`.
-    pub kv_heads: usize,
-    /// Tokens of every sequence.
-    pub tokens: usize,
-    /// Elements of one head's key, and of its value.
-    pub head_dim: usize,
-    /// Factor on the logits.
-    pub scale: f32,
-    /// Soft cap on the scaled logits.
-    pub softcap: Option<f32>,
-}
-
-/// Causal attention of every token to itself and those before it.
+/// Causal attention of new tokens to those before them and themselves: the last of the keys are the new tokens' own.
 ///
-/// `q` and `out` are `(batch, heads, tokens, head_dim)`, `k` and `v` `(batch, kv_heads, tokens, head_dim)`, contiguous.
-pub fn prompt_attention<T: Element>(q: &[T], k: &[T], v: &[T], shape: &PromptShape, out: &mut [T]) {
-    attend(Arch::new(), q, k, v, shape, out);
+/// `q` and `out` are `(batch, heads, new, head_dim)`, `k` and `v` `(batch, kv_heads, past + new, head_dim)`, contiguous.
+pub fn prefill_attention<T: Element>(
+    q: &[T],
+    k: &[T],
+    v: &[T],
+    batch: usize,
+    shape: &AttentionShape,
+    out: &mut [T],
+) {
+    attend(Arch::new(), q, k, v, batch, shape, out);
 }
 
-fn attend<T: Element>(arch: Arch, q: &[T], k: &[T], v: &[T], shape: &PromptShape, out: &mut [T]) {
-    let (size, group) = (shape.tokens * shape.head_dim, shape.heads / shape.kv_heads);
-    if size == 0 {
+fn attend<T: Element>(
+    arch: Arch,
+    q: &[T],
+    k: &[T],
+    v: &[T],
+    batch: usize,
+    shape: &AttentionShape,
+    out: &mut [T],
+) {
+    let AttentionShape {
+        heads,
+        kv_heads,
+        head_dim,
+        ..
+    } = *shape;
+    if q.is_empty() {
         return;
     }
+    let (rows_size, keys_size) = (q.len() / (batch * heads), k.len() / (batch * kv_heads));
+    let (new, all) = (rows_size / head_dim, keys_size / head_dim);
+    let group = shape.group();
     let tokens = (ROWS / group).max(1);
     // A few KV heads at a time: what is packed stays small, and yet there is work for every core.
-    let together =
-        (BLOCKS_PER_CORE * rayon::current_num_threads()).div_ceil(shape.tokens.div_ceil(tokens));
+    let together = (BLOCKS_PER_CORE * rayon::current_num_threads()).div_ceil(new.div_ceil(tokens));
     let mut packed = Packed::default();
-    let kv = k.chunks(together * size).zip(v.chunks(together * size));
+    let kv = k
+        .chunks(together * keys_size)
+        .zip(v.chunks(together * keys_size));
     let qo = q
-        .chunks(together * group * size)
-        .zip(out.chunks_mut(together * group * size));
+        .chunks(together * group * rows_size)
+        .zip(out.chunks_mut(together * group * rows_size));
     for ((k, v), (q, out)) in kv.zip(qo) {
-        packed.fill(arch, k, v, shape);
+        packed.fill(arch, k, v, all, head_dim);
         let mut blocks: Vec<(usize, usize, Vec<&mut [T]>)> = Vec::new();
-        for (kv_head, out) in out.chunks_mut(group * size).enumerate() {
+        for (kv_head, out) in out.chunks_mut(group * rows_size).enumerate() {
             let mut heads: Vec<_> = out
-                .chunks_mut(size)
-                .map(|head| head.chunks_mut(tokens * shape.head_dim))
+                .chunks_mut(rows_size)
+                .map(|head| head.chunks_mut(tokens * head_dim))
                 .collect();
-            for first in (0..shape.tokens).step_by(tokens) {
+            for first in (0..new).step_by(tokens) {
                 blocks.push((
                     first,
                     kv_head,
@@ -82,12 +89,12 @@ fn attend<T: Element>(arch: Arch, q: &[T], k: &[T], v: &[T], shape: &PromptShape
         blocks.into_par_iter().with_max_len(1).for_each_init(
             Scratch::default,
             |scratch, (first, kv_head, out)| {
-                let q = &q[kv_head * group * size..][..group * size];
                 arch.dispatch(Block {
-                    q,
-                    packed: packed.head(kv_head, shape),
+                    q: &q[kv_head * group * rows_size..][..group * rows_size],
+                    packed: packed.head(kv_head, all, head_dim),
                     shape,
                     first,
+                    past: all - new,
                     out,
                     scratch,
                 });
@@ -109,10 +116,10 @@ fn block_sizes(head_dim: usize) -> (usize, usize) {
 }
 
 impl Packed {
-    fn fill<T: Element>(&mut self, arch: Arch, k: &[T], v: &[T], shape: &PromptShape) {
-        let (size, head_dim) = (shape.tokens * shape.head_dim, shape.head_dim);
+    fn fill<T: Element>(&mut self, arch: Arch, k: &[T], v: &[T], tokens: usize, head_dim: usize) {
+        let size = tokens * head_dim;
         let (key_size, value_size) = block_sizes(head_dim);
-        let blocks = k.len() / size * shape.tokens.div_ceil(KEYS);
+        let blocks = k.len() / size * tokens.div_ceil(KEYS);
         fn cut<T>(all: &[T], [head, block]: [usize; 2]) -> Vec<&[T]> {
             all.chunks(head)
                 .flat_map(|head| head.chunks(block))
@@ -141,9 +148,9 @@ impl Packed {
     }
 
     /// The blocks of one head's keys and values.
-    fn head(&self, head: usize, shape: &PromptShape) -> (&[f32], &[f32]) {
-        let blocks = shape.tokens.div_ceil(KEYS);
-        let (keys, values) = block_sizes(shape.head_dim);
+    fn head(&self, head: usize, tokens: usize, head_dim: usize) -> (&[f32], &[f32]) {
+        let blocks = tokens.div_ceil(KEYS);
+        let (keys, values) = block_sizes(head_dim);
         let of = |size: usize| head * blocks * size..(head + 1) * blocks * size;
         (
             &self.keys.as_slice()[of(keys)],
@@ -183,8 +190,11 @@ struct Scratch {
 struct Block<'a, T> {
     q: &'a [T],
     packed: (&'a [f32], &'a [f32]),
-    shape: &'a PromptShape,
+    shape: &'a AttentionShape,
+    /// The first of these tokens among the new ones.
     first: usize,
+    /// Tokens before the new ones.
+    past: usize,
     out: Vec<&'a mut [T]>,
     scratch: &'a mut Scratch,
 }
@@ -199,6 +209,7 @@ impl<T: Element> WithSimd for Block<'_, T> {
             packed,
             shape,
             first,
+            past,
             mut out,
             scratch,
         } = self;
@@ -214,7 +225,7 @@ impl<T: Element> WithSimd for Block<'_, T> {
 
         let scale = LogitScale::new(shape.scale, shape.softcap);
         queries.clear();
-        for head in q.chunks(shape.tokens * d) {
+        for head in q.chunks(q.len() / out.len()) {
             let block = T::widen(&head[first * d..][..tokens * d], widened);
             queries.extend(block.iter().map(|x| x * scale.query));
         }
@@ -224,12 +235,15 @@ impl<T: Element> WithSimd for Block<'_, T> {
         let (key_size, value_size) = block_sizes(d);
         let blocks = packed.0.chunks(key_size).zip(packed.1.chunks(value_size));
         // Blocks after the last of these tokens are hidden from all of them.
-        for (block, (keys, values)) in blocks.take((first + tokens).div_ceil(KEYS)).enumerate() {
-            let seen = KEYS.min(first + tokens - block * KEYS);
+        for (block, (keys, values)) in blocks
+            .take((past + first + tokens).div_ceil(KEYS))
+            .enumerate()
+        {
+            let seen = KEYS.min(past + first + tokens - block * KEYS);
             multiply_keys(simd, queries, keys, (logits, KEYS), [rows, d, seen]);
             for (row, logits) in logits.chunks_mut(KEYS).enumerate() {
                 let logits = &mut logits[..seen.next_multiple_of(PANEL)];
-                let visible = (first + row % tokens + 1)
+                let visible = (past + first + row % tokens + 1)
                     .saturating_sub(block * KEYS)
                     .min(logits.len());
                 scale.cap(simd, logits);
@@ -261,93 +275,68 @@ mod tests {
     use crate::attention::reference::{attention, close, levels, random};
     use half::{bf16, f16};
 
-    fn matches<T: Element>(shape: PromptShape, tolerance: f32) {
-        let PromptShape {
-            batch,
-            heads,
-            kv_heads,
-            tokens,
-            head_dim: d,
-            ..
-        } = shape;
-        let size = tokens * d;
-        let q = random::<T>(batch * heads * size, 1);
-        let (k, v) = (
-            random::<T>(batch * kv_heads * size, 2),
-            random::<T>(batch * kv_heads * size, 3),
-        );
-        let group = heads / kv_heads;
+    const BASE: AttentionShape = AttentionShape {
+        heads: 2,
+        kv_heads: 1,
+        head_dim: 32,
+        scale: 0.3,
+        softcap: None,
+    };
+
+    /// Compares the attention of `new` tokens after `past` others.
+    fn matches<T: Element>(
+        shape: AttentionShape,
+        batch: usize,
+        [past, new]: [usize; 2],
+        tolerance: f32,
+    ) {
+        let (d, all) = (shape.head_dim, past + new);
+        let q = random::<T>(batch * shape.heads * new * d, 1);
+        let [k, v] = [2, 3].map(|seed| random::<T>(batch * shape.kv_heads * all * d, seed));
         let exact = |row: usize| {
-            let (head, t) = (row / tokens, row % tokens);
-            let seen = head / group * size..head / group * size + (t + 1) * d;
-            attention(
-                &q[row * d..][..d],
-                &k[seen.clone()],
-                &v[seen],
-                d,
-                shape.scale,
-                shape.softcap,
-            )
+            let (head, t) = (row / new, row % new);
+            let first = head / shape.group() * all * d;
+            let seen = first..first + (past + t + 1) * d;
+            let q = &q[row * d..][..d];
+            attention(q, &k[seen.clone()], &v[seen], d, shape.scale, shape.softcap)
         };
-        let exact: Vec<f32> = (0..batch * heads * tokens).flat_map(exact).collect();
+        let exact: Vec<f32> = (0..batch * shape.heads * new).flat_map(exact).collect();
         for level in levels() {
             let mut out = vec![T::default(); q.len()];
-            attend(level, &q, &k, &v, &shape, &mut out);
+            attend(level, &q, &k, &v, batch, &shape, &mut out);
             close(&out, &exact, tolerance);
         }
     }
 
     #[test]
     fn equals_the_definition() {
-        let base = PromptShape {
-            batch: 1,
-            heads: 2,
-            kv_heads: 1,
-            tokens: 1,
-            head_dim: 32,
-            scale: 0.3,
-            softcap: None,
-        };
         for tokens in [1, 7, 8, 63, 64, 65, 257] {
+            let whole = [0, tokens];
             for head_dim in [32, 64, 80, 96, 128, 256, 20] {
-                matches::<f32>(
-                    PromptShape {
-                        tokens,
-                        head_dim,
-                        ..base
-                    },
-                    2e-6,
-                );
+                matches::<f32>(AttentionShape { head_dim, ..BASE }, 1, whole, 2e-6);
             }
             for (heads, kv_heads) in [(1, 1), (3, 1), (8, 2), (8, 1), (5, 5)] {
-                matches::<f32>(
-                    PromptShape {
-                        tokens,
-                        heads,
-                        kv_heads,
-                        batch: 2,
-                        ..base
-                    },
-                    2e-6,
-                );
+                let shape = AttentionShape {
+                    heads,
+                    kv_heads,
+                    ..BASE
+                };
+                matches::<f32>(shape, 2, whole, 2e-6);
             }
-            matches::<f32>(
-                PromptShape {
-                    tokens,
-                    softcap: Some(2.0),
-                    ..base
-                },
-                2e-6,
-            );
-            matches::<bf16>(PromptShape { tokens, ..base }, 4e-3);
-            matches::<f16>(PromptShape { tokens, ..base }, 1e-3);
+            let softcap = Some(2.0);
+            matches::<f32>(AttentionShape { softcap, ..BASE }, 1, whole, 2e-6);
+            matches::<bf16>(BASE, 1, whole, 4e-3);
+            matches::<f16>(BASE, 1, whole, 1e-3);
         }
-        matches::<f32>(
-            PromptShape {
-                tokens: 1000,
-                ..base
-            },
-            2e-6,
-        );
+        matches::<f32>(BASE, 1, [0, 1000], 2e-6);
+    }
+
+    #[test]
+    fn a_later_part_sees_what_came_before() {
+        for past in [1, 100, 127, 128, 300] {
+            for new in [1, 2, 7, 100, 200] {
+                matches::<f32>(BASE, 2, [past, new], 2e-6);
+            }
+        }
     }
 }

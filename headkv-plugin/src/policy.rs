@@ -1,15 +1,15 @@
-//! A method ready for one model: what the hook asks which positions to keep.
+//! What is kept of a prompt: a method ready for one model, asked once per layer and prompt on any device.
 
-use super::{Budget, Build, LayerContext, Method, ModelShape, find};
 use crate::{
-    Compression, Error, HeadScores,
+    Compression, Error, HeadScores, ModelShape,
+    methods::{Budget, Build, LayerContext, Method, find},
     selection::{self, Scores},
 };
 use std::sync::Arc;
 
 /// The configuration, the model's shape, and the method with everything precomputed.
 #[derive(Clone)]
-pub struct Compressor {
+pub struct Policy {
     /// The configuration.
     pub config: Compression,
     /// The model.
@@ -18,7 +18,7 @@ pub struct Compressor {
     pub method: Arc<dyn Method>,
 }
 
-impl Compressor {
+impl Policy {
     /// Checks the configuration against the model and builds the method.
     ///
     /// # Errors
@@ -61,14 +61,49 @@ impl Compressor {
     }
 
     /// The budget of one layer for a prompt of that many tokens; a prompt within the capacity is kept whole.
-    pub fn budget(&self, layer: usize, prompt: usize) -> Budget {
+    ///
+    /// # Errors
+    /// [`Error::Method`] if the method's answer does not fit the model.
+    pub fn budget(&self, layer: usize, prompt: usize) -> Result<Budget, Error> {
         if prompt <= self.config.capacity {
-            return Budget::All;
+            return Ok(Budget::All);
         }
-        self.method.budget(&LayerContext {
+        let budget = self.method.budget(&LayerContext {
             layer,
             candidates: prompt - self.config.window,
+        });
+        let heads = self.model.stored_heads(self.config.granularity);
+        let wrong = match &budget {
+            Budget::PerHead(counts) if counts.len() != heads => {
+                format!("gave {} budgets for {heads} heads", counts.len())
+            }
+            Budget::Shared { floor, .. } if !(0.0..=1.0).contains(floor) => {
+                format!("gave a floor of {floor}, which is not between 0 and 1")
+            }
+            _ => return Ok(budget),
+        };
+        Err(Error::Method {
+            name: self.config.method.clone(),
+            why: format!("{wrong} in layer {layer}"),
         })
+    }
+
+    /// Tokens that each stored head of a layer keeps of such a prompt, the window included; `None` where the prompt itself
+    /// decides.
+    ///
+    /// # Errors
+    /// As [`Self::budget`].
+    pub fn lengths(&self, layer: usize, prompt: usize) -> Result<Option<Vec<usize>>, Error> {
+        let heads = self.model.stored_heads(self.config.granularity);
+        let candidates = prompt.saturating_sub(self.config.window);
+        let kept = match self.budget(layer, prompt)? {
+            Budget::All => return Ok(Some(vec![prompt; heads])),
+            Budget::Ends { first, last } => vec![first + last; heads],
+            Budget::PerHead(counts) => counts,
+            Budget::Shared { .. } => return Ok(None),
+        };
+        let with_window = |n: usize| n.min(candidates) + self.config.window;
+        Ok(Some(kept.into_iter().map(with_window).collect()))
     }
 
     /// The positions of a prompt of `tokens` that each stored head of a layer keeps, in ascending order: what `budget`

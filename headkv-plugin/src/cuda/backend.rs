@@ -1,0 +1,92 @@
+//! An NVIDIA GPU as a backend.
+//!
+//! Only a budget that heads share by their scores (Ada-KV) waits for the device while a prompt is compressed.
+
+use super::{
+    cache::RaggedCache,
+    decode::{Plans, decode_attention},
+    prompt::prompt_attention,
+    rank::{DeviceScores, rank},
+};
+use crate::{AttentionShape, backend::Backend, config::Compression, selection::Scores};
+use candle_core::{Result, Tensor};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+/// NVIDIA GPUs, for tensors in bf16 or f16.
+#[derive(Default)]
+pub struct Cuda {
+    /// By layer: the batch of the next step is mostly that of the last one.
+    plans: Mutex<HashMap<usize, Plans>>,
+}
+
+impl Backend for Cuda {
+    type Cache = RaggedCache;
+    type Scores = DeviceScores;
+
+    fn prefill(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        shape: &AttentionShape,
+    ) -> Result<Tensor> {
+        prompt_attention(q, k, v, shape)
+    }
+
+    fn extend(
+        &self,
+        layer: usize,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        shape: &AttentionShape,
+        caches: &mut [&mut RaggedCache],
+    ) -> Result<Tensor> {
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let plans = plans.entry(layer).or_default();
+        let new = k.dim(2)?;
+        if new == 1 {
+            return decode_attention(q, k, v, shape, caches, plans);
+        }
+        let one_by_one = (0..new).map(|t| {
+            let [q, k, v] = [q, k, v].map(|x| x.narrow(2, t, 1));
+            decode_attention(&q?, &k?, &v?, shape, caches, plans)
+        });
+        Tensor::cat(&one_by_one.collect::<Result<Vec<_>>>()?, 2)
+    }
+
+    fn rank(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        shape: &AttentionShape,
+        config: &Compression,
+    ) -> Result<DeviceScores> {
+        rank(q, k, shape, config)
+    }
+
+    fn to_host(&self, scores: &DeviceScores) -> Result<Scores> {
+        scores.to_host()
+    }
+
+    fn keep_all(&self, k: &Tensor, v: &Tensor) -> Result<RaggedCache> {
+        RaggedCache::keep_all(k, v)
+    }
+
+    fn keep_at(&self, k: &Tensor, v: &Tensor, positions: &[Vec<u32>]) -> Result<RaggedCache> {
+        RaggedCache::keep_at(k, v, positions)
+    }
+
+    fn keep_best(
+        &self,
+        k: &Tensor,
+        v: &Tensor,
+        scores: &DeviceScores,
+        counts: &[usize],
+    ) -> Result<RaggedCache> {
+        RaggedCache::keep_best(k, v, scores, counts)
+    }
+}

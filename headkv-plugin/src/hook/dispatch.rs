@@ -1,0 +1,80 @@
+//! The way from the runtime's call to the backend of its tensors.
+
+use crate::{
+    AttentionShape,
+    backend::Backend,
+    cpu::Cpu,
+    layer::{self, Row},
+    sequence::{Open, Sequence},
+};
+use candle_core::{DType, Device, Result, Tensor};
+use half::{bf16, f16};
+use mistralrs_core::attention_hook::{AttendCx, HookedSequence};
+use std::{sync::Arc, time::Duration};
+
+/// The backends that a model's tensors may need.
+#[derive(Default)]
+pub struct Dispatch {
+    f32: Cpu<f32>,
+    bf16: Cpu<bf16>,
+    f16: Cpu<f16>,
+    #[cfg(feature = "cuda")]
+    cuda: crate::cuda::Cuda,
+}
+
+impl Dispatch {
+    /// Attends one layer of a batch.
+    pub fn attend(&self, cx: &AttendCx<'_>, seqs: &[Arc<HookedSequence>]) -> Result<Tensor> {
+        match (cx.q.device(), cx.q.dtype()) {
+            (Device::Cpu, DType::F32) => attend(&self.f32, cx, seqs),
+            (Device::Cpu, DType::BF16) => attend(&self.bf16, cx, seqs),
+            (Device::Cpu, DType::F16) => attend(&self.f16, cx, seqs),
+            #[cfg(feature = "cuda")]
+            (Device::Cuda(_), DType::BF16 | DType::F16) => attend(&self.cuda, cx, seqs),
+            (device, dtype) => candle_core::bail!(
+                "headkv: no attention for {dtype:?} on {device:?}; load the model on the CPU in f32, bf16 or f16, or, built with the feature cuda, on an NVIDIA GPU in bf16 or f16"
+            ),
+        }
+    }
+}
+
+fn attend<B: Backend>(
+    backend: &B,
+    cx: &AttendCx<'_>,
+    seqs: &[Arc<HookedSequence>],
+) -> Result<Tensor> {
+    let shape = AttentionShape {
+        heads: cx.model.heads,
+        kv_heads: cx.model.kv_heads,
+        head_dim: cx.model.head_dim,
+        scale: cx.softmax_scale,
+        softcap: cx.softcap,
+    };
+    let states = seqs.iter().map(|seq| seq.state::<Sequence>());
+    let mut states = states.collect::<Result<Vec<_>>>()?;
+    let mut compressing = vec![Duration::ZERO; seqs.len()];
+    let mut accounts = Vec::with_capacity(seqs.len());
+    let mut rows = Vec::with_capacity(seqs.len());
+    for ((state, seq), compressing) in states.iter_mut().zip(seqs).zip(&mut compressing) {
+        let Open {
+            layer,
+            policy,
+            account,
+        } = state.layer::<B>(cx.layer)?;
+        accounts.push((account, layer.own_bytes(), layer.kept_bytes()));
+        rows.push(Row {
+            layer,
+            policy,
+            prompt: seq.info().prompt.len(),
+            compressing,
+        });
+    }
+    let out = layer::attend(backend, cx.layer, [cx.q, cx.k, cx.v], &shape, &mut rows)?;
+    let tokens = cx.k.dim(2)?;
+    for ((account, own, kept), row) in accounts.into_iter().zip(&rows) {
+        account.own.change(own, row.layer.own_bytes());
+        account.kept.change(kept, row.layer.kept_bytes());
+        account.add(*row.compressing, if cx.layer == 0 { tokens } else { 0 });
+    }
+    Ok(out)
+}

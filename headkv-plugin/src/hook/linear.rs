@@ -1,0 +1,25 @@
+//! The CPU's linear layers, as the runtime takes them.
+
+use crate::linear::Linear;
+use candle_core::{Module, Result, Tensor};
+use mistralrs_core::linear_hook::{LinearHook, sync_scope};
+use std::sync::Arc;
+
+/// Replaces the linear layers of a model on the CPU by bf16 panels ([`crate::linear`]); no part of the compression.
+///
+/// Its sums are the same however many sequences decode together.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Panels;
+
+impl Panels {
+    /// Calls `load`; the models that load in it, on this thread, take these layers.
+    pub fn scope<R>(load: impl FnOnce() -> R) -> R {
+        sync_scope(Arc::new(Self), load)
+    }
+}
+
+impl LinearHook for Panels {
+    fn linear(&self, weight: &Tensor) -> Result<Option<Box<dyn Module + Send + Sync>>> {
+        Ok(Linear::new(weight)?.map(|linear| Box::new(linear) as _))
+    }
+}

@@ -1,0 +1,151 @@
+//! One loaded model under HeadKV: its configuration, its requests' own, and what its sequences hold.
+
+use super::{dispatch::Dispatch, read_scores};
+use crate::{
+    Compression, Error, HeadScores, ModelShape, Policy,
+    sequence::Sequence,
+    usage::{Ledger, Usage},
+};
+use candle_core::{Result, Tensor};
+use mistralrs_core::{
+    Pipeline,
+    attention_hook::{AttendCx, HookedSequence, ModelHook, PromptPolicy, SeqInfo, hook_of},
+};
+use std::{
+    any::Any,
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// A model that was loaded within [`super::HeadKv::scope`].
+///
+/// Its configuration can be changed while it runs: sequences keep the one they began with.
+pub struct Model {
+    shape: ModelShape,
+    prompts: PromptPolicy,
+    policies: Mutex<Policies>,
+    ledger: Arc<Ledger>,
+    dispatch: Dispatch,
+}
+
+struct Policies {
+    default: Arc<Policy>,
+    /// By request.
+    own: HashMap<usize, Arc<Policy>>,
+}
+
+/// A request's own configuration, until this is dropped.
+pub struct Configured {
+    model: Arc<Model>,
+    request: usize,
+}
+
+impl Model {
+    pub(super) fn new(
+        config: &Compression,
+        shape: ModelShape,
+        scores: Option<&HeadScores>,
+        prompts: PromptPolicy,
+    ) -> std::result::Result<Self, Error> {
+        let default = Arc::new(Policy::new(config, shape, scores)?);
+        Ok(Self {
+            shape,
+            prompts,
+            policies: Mutex::new(Policies {
+                default,
+                own: HashMap::new(),
+            }),
+            ledger: Arc::default(),
+            dispatch: Dispatch::default(),
+        })
+    }
+
+    /// The model's hook; `None` if it was loaded without HeadKV.
+    pub fn of(pipeline: &dyn Pipeline) -> Option<Arc<Self>> {
+        let hook: Arc<dyn Any + Send + Sync> = hook_of(pipeline)?;
+        hook.downcast().ok()
+    }
+
+    /// The model's attention shape.
+    pub fn shape(&self) -> ModelShape {
+        self.shape
+    }
+
+    /// Changes the configuration of sequences that begin from now on.
+    ///
+    /// # Errors
+    /// As [`super::HeadKv::new`], and scores of another shape than the model's; the old configuration then stays.
+    pub fn set(&self, config: &Compression) -> std::result::Result<(), Error> {
+        let policy = self.policy(config)?;
+        self.policies().default = policy;
+        Ok(())
+    }
+
+    /// Gives one request, by its `NormalRequest::id`, a configuration of its own; it is to be called before the request
+    /// is sent, and the result held until it is answered.
+    ///
+    /// # Errors
+    /// As [`Self::set`].
+    pub fn configure(
+        self: &Arc<Self>,
+        request: usize,
+        config: &Compression,
+    ) -> std::result::Result<Configured, Error> {
+        let policy = self.policy(config)?;
+        self.policies().own.insert(request, policy);
+        Ok(Configured {
+            model: self.clone(),
+            request,
+        })
+    }
+
+    /// What is kept of a prompt under a configuration, as for [`Self::set`].
+    ///
+    /// # Errors
+    /// As [`Self::set`].
+    pub fn policy(&self, config: &Compression) -> std::result::Result<Arc<Policy>, Error> {
+        let scores = read_scores(config)?;
+        Policy::new(config, self.shape, scores.as_ref()).map(Arc::new)
+    }
+
+    /// What a sequence holds, or held at its end; by the `id` of its response. The most recent that ended are
+    /// remembered, 65,536 of them.
+    pub fn usage(&self, sequence: usize) -> Option<Usage> {
+        self.ledger.usage(sequence)
+    }
+
+    /// Bytes of keys and values that all sequences hold now.
+    pub fn held_bytes(&self) -> usize {
+        self.ledger.held_bytes()
+    }
+
+    fn policies(&self) -> MutexGuard<'_, Policies> {
+        self.policies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Configured {
+    fn drop(&mut self) {
+        self.model.policies().own.remove(&self.request);
+    }
+}
+
+impl ModelHook for Model {
+    fn begin(&self, seq: &SeqInfo) -> Result<Box<dyn Any + Send>> {
+        let policies = self.policies();
+        let policy = policies.own.get(&seq.request_id);
+        let policy = policy.unwrap_or(&policies.default).clone();
+        let account = self
+            .ledger
+            .open(seq.seq_id, seq.request_id, seq.prompt.len());
+        Ok(Box::new(Sequence::new(policy, account)))
+    }
+
+    fn attend(&self, cx: &AttendCx<'_>, seqs: &[Arc<HookedSequence>]) -> Result<Tensor> {
+        self.dispatch.attend(cx, seqs)
+    }
+
+    fn prompts(&self) -> PromptPolicy {
+        self.prompts
+    }
+}

@@ -1,0 +1,246 @@
+//! One layer of one sequence: its whole prompt while that comes, then what the policy keeps of it, and a tail.
+
+use crate::{
+    AttentionShape, Policy,
+    backend::{Backend, KvCache},
+    methods::Budget,
+};
+use candle_core::{Result, Tensor};
+use std::time::{Duration, Instant};
+
+/// What a layer of a sequence holds.
+pub enum Layer<B: Backend> {
+    /// Everything, because the prompt is not complete.
+    Growing(Growing),
+    /// What is kept of the prompt, and everything after it.
+    Compressed(B::Cache),
+}
+
+/// Keys and values of a prompt as far as it has come, and the last queries.
+#[derive(Clone, Default)]
+pub struct Growing {
+    /// Tokens so far.
+    tokens: usize,
+    /// `(kv_heads, room, head_dim)`: room for the whole prompt, unless that came at once.
+    keys: Option<Tensor>,
+    values: Option<Tensor>,
+    /// `(heads, at most the observation window, head_dim)`.
+    queries: Option<Tensor>,
+}
+
+/// A sequence's part in one call.
+pub struct Row<'a, B: Backend> {
+    /// What the layer holds.
+    pub layer: &'a mut Layer<B>,
+    /// What is kept of the sequence.
+    pub policy: &'a Policy,
+    /// Tokens of the whole prompt.
+    pub prompt: usize,
+    /// Gains the host's time for ranking, selecting and copying what is kept.
+    pub compressing: &'a mut Duration,
+}
+
+impl<B: Backend> Default for Layer<B> {
+    fn default() -> Self {
+        Self::Growing(Growing::default())
+    }
+}
+
+impl<B: Backend> Layer<B> {
+    /// Another layer with the same past, which goes on by itself.
+    ///
+    /// # Errors
+    /// Memory that runs out.
+    pub fn fork(&self) -> Result<Self> {
+        match self {
+            Self::Growing(growing) => growing.fork().map(Self::Growing),
+            Self::Compressed(cache) => cache.fork().map(Self::Compressed),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::Growing(past) if past.tokens == 0)
+    }
+
+    /// Bytes of the kept part, which forks share.
+    pub fn kept_bytes(&self) -> usize {
+        match self {
+            Self::Growing(_) => 0,
+            Self::Compressed(cache) => cache.kept_bytes(),
+        }
+    }
+
+    /// Bytes of everything else that the layer holds.
+    pub fn own_bytes(&self) -> usize {
+        match self {
+            Self::Growing(growing) => growing.bytes(),
+            Self::Compressed(cache) => cache.tail_bytes(),
+        }
+    }
+}
+
+/// Attention of a batch's new tokens to all that came before them and to themselves, `(batch, heads, new, head_dim)`.
+///
+/// Here alone prompts and generated tokens differ: a layer whose prompt is complete is compressed, once.
+///
+/// # Errors
+/// As the backend's, a method whose budget does not fit, and sequences that are not what the batch's shape says.
+pub fn attend<B: Backend>(
+    backend: &B,
+    layer: usize,
+    [q, k, v]: [&Tensor; 3],
+    shape: &AttentionShape,
+    rows: &mut [Row<'_, B>],
+) -> Result<Tensor> {
+    let out = if rows.iter().all(|row| row.layer.is_empty()) {
+        backend.prefill(q, k, v, shape)?
+    } else if let Some(mut caches) = compressed(rows) {
+        return backend.extend(layer, q, k, v, shape, &mut caches);
+    } else {
+        let each = rows.iter_mut().enumerate().map(|(i, row)| {
+            let [q, k, v] = [q, k, v].map(|x| x.narrow(0, i, 1));
+            let (q, k, v) = (q?, k?, v?);
+            match row.layer {
+                Layer::Growing(past) => {
+                    past.push(&k.squeeze(0)?, &v.squeeze(0)?, row.prompt)?;
+                    let (k, v) = past.all()?;
+                    backend.prefill(&q, &k.unsqueeze(0)?, &v.unsqueeze(0)?, shape)
+                }
+                Layer::Compressed(cache) => backend.extend(layer, &q, &k, &v, shape, &mut [cache]),
+            }
+        });
+        let each = each.collect::<Result<Vec<_>>>()?;
+        Tensor::cat(&each, 0)?
+    };
+    for (i, row) in rows.iter_mut().enumerate() {
+        let Layer::Growing(past) = row.layer else {
+            continue;
+        };
+        if past.tokens == 0 {
+            past.push(&k.get(i)?, &v.get(i)?, row.prompt)?;
+        }
+        past.look(&q.get(i)?, row.policy.config.window)?;
+        if past.tokens >= row.prompt {
+            let start = Instant::now();
+            let (k, v) = past.all()?;
+            let cache = compress(
+                backend,
+                layer,
+                row.policy,
+                past.queries.as_ref(),
+                &k,
+                &v,
+                shape,
+            )?;
+            *row.layer = Layer::Compressed(cache);
+            *row.compressing += start.elapsed();
+        }
+    }
+    Ok(out)
+}
+
+/// The batch's caches, if all of its prompts are complete.
+fn compressed<'a, B: Backend>(rows: &'a mut [Row<'_, B>]) -> Option<Vec<&'a mut B::Cache>> {
+    let caches = rows.iter_mut().map(|row| match row.layer {
+        Layer::Growing(_) => None,
+        Layer::Compressed(cache) => Some(cache),
+    });
+    caches.collect()
+}
+
+/// Keeps what the policy allows of a complete prompt.
+fn compress<B: Backend>(
+    backend: &B,
+    layer: usize,
+    policy: &Policy,
+    queries: Option<&Tensor>,
+    k: &Tensor,
+    v: &Tensor,
+    shape: &AttentionShape,
+) -> Result<B::Cache> {
+    let tokens = k.dim(1)?;
+    let budget = policy
+        .budget(layer, tokens)
+        .map_err(candle_core::Error::msg)?;
+    let scores = || match queries {
+        Some(queries) => backend.rank(queries, k, shape, &policy.config),
+        None => candle_core::bail!("headkv: a prompt without queries cannot be ranked"),
+    };
+    match &budget {
+        Budget::All => backend.keep_all(k, v),
+        Budget::PerHead(counts) => backend.keep_best(k, v, &scores()?, counts),
+        _ => {
+            let kept = policy.select(&budget, tokens, || backend.to_host(&scores()?))?;
+            backend.keep_at(k, v, &kept)
+        }
+    }
+}
+
+impl Growing {
+    /// Takes in keys and values, `(kv_heads, new, head_dim)`.
+    fn push(&mut self, k: &Tensor, v: &Tensor, prompt: usize) -> Result<()> {
+        let new = k.dim(1)?;
+        if self.tokens == 0 && new >= prompt {
+            (self.keys, self.values) = (Some(k.clone()), Some(v.clone()));
+        } else {
+            if self.tokens + new > prompt {
+                candle_core::bail!("headkv: a prompt of {prompt} tokens brought more");
+            }
+            for (held, x) in [(&mut self.keys, k), (&mut self.values, v)] {
+                let held = match held {
+                    Some(held) => held,
+                    None => {
+                        let (heads, _, head_dim) = x.dims3()?;
+                        let room = Tensor::zeros((heads, prompt, head_dim), x.dtype(), x.device());
+                        held.insert(room?)
+                    }
+                };
+                held.slice_set(&x.contiguous()?, 1, self.tokens)?;
+            }
+        }
+        self.tokens += new;
+        Ok(())
+    }
+
+    /// Remembers the last queries of `q`, `(heads, new, head_dim)`, as many as the window has.
+    fn look(&mut self, q: &Tensor, window: usize) -> Result<()> {
+        let last = |q: &Tensor| -> Result<Tensor> {
+            let tokens = q.dim(1)?;
+            q.narrow(1, tokens.saturating_sub(window), tokens.min(window))
+        };
+        let queries = match self.queries.take() {
+            Some(before) if q.dim(1)? < window => last(&Tensor::cat(&[&before, q], 1)?)?,
+            _ => last(q)?,
+        };
+        self.queries = Some(queries);
+        Ok(())
+    }
+
+    /// All keys and values so far, `(kv_heads, tokens, head_dim)`.
+    fn all(&self) -> Result<(Tensor, Tensor)> {
+        let so_far = |held: &Option<Tensor>| match held {
+            Some(held) => held.narrow(1, 0, self.tokens),
+            None => candle_core::bail!("headkv: a prompt has not begun"),
+        };
+        Ok((so_far(&self.keys)?, so_far(&self.values)?))
+    }
+
+    fn fork(&self) -> Result<Self> {
+        // What one fork writes behind its past, the other must not see.
+        let own = |held: &Option<Tensor>| held.as_ref().map(Tensor::copy).transpose();
+        Ok(Self {
+            tokens: self.tokens,
+            keys: own(&self.keys)?,
+            values: own(&self.values)?,
+            queries: self.queries.clone(),
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        let bytes = |held: &Option<Tensor>| {
+            held.as_ref()
+                .map_or(0, |x| x.elem_count() * x.dtype().size_in_bytes())
+        };
+        bytes(&self.keys) + bytes(&self.values)
+    }
+}
