@@ -66,6 +66,9 @@ pub fn prompt_attention(
         dtype: type_number(q.dtype()),
         scale,
         softcap: softcap.unwrap_or(0.0),
+        sinks: 0,
+        past: 0,
+        window: 0,
     };
     // SAFETY: the addresses are of live tensors with these shapes and strides; tests compare with the CPU's result.
     launch(&device, "prompt attention", |stream| unsafe {
