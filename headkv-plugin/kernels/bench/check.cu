@@ -236,7 +236,7 @@ struct Prompt {
     float cap = 0;
     /// Whether the output's rows lie where only the kernel for all GPUs can write them.
     bool portable = false;
-    /// Only every so manieth query is compared.
+    /// One query in so many is compared.
     int every = 1;
 };
 
