@@ -9,14 +9,23 @@ use std::{
 };
 
 /// Kernels, each compiled by itself; `plan.cpp` is plain C++.
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
     "decode.cu",
     "window.cu",
     "select.cu",
     "prompt.cu",
+    HOPPER,
     "plan.cpp",
 ];
-const HEADERS: [&str; 3] = ["headkv.h", "element.cuh", "tile.cuh"];
+/// Uses instructions that compute capability 9.0 alone has, and is called on such a GPU only.
+const HOPPER: &str = "prompt_hopper.cu";
+const HEADERS: [&str; 5] = [
+    "headkv.h",
+    "element.cuh",
+    "tile.cuh",
+    "prompt.cuh",
+    "hopper.cuh",
+];
 /// Variables that name the toolkit's folder.
 const TOOLKIT: [&str; 4] = [
     "CUDA_HOME",
@@ -64,7 +73,11 @@ fn build() -> Result<(), String> {
         let mut command = Command::new(&nvcc);
         command
             .args(["-std=c++17", "-O3", "-Xcompiler", "-fPIC", "-c"])
-            .arg(&target);
+            .arg(if *file == HOPPER {
+                "-gencode=arch=compute_90a,code=sm_90a"
+            } else {
+                &target
+            });
         compilers.push(start(
             command
                 .arg(Path::new("kernels").join(file))

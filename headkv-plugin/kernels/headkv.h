@@ -149,9 +149,9 @@ typedef struct {
 
 int32_t headkv_gather(const HeadkvGather *args, cudaStream_t stream);
 
-/// Causal attention of a prompt; query head h reads KV head h / (heads / kv_heads).
+/// Causal attention of new tokens to those before them and themselves; query head h reads KV head h / (heads / kv_heads).
 typedef struct {
-    /// `(batch, heads, tokens, head_dim)`, and `(batch, kv_heads, tokens, head_dim)`.
+    /// `(batch, heads, tokens, head_dim)`, and `(batch, kv_heads, past + tokens, head_dim)`.
     const void *q;
     const void *k;
     const void *v;
@@ -162,6 +162,12 @@ typedef struct {
     int64_t o_batch, o_head, o_token;
     int32_t batch, heads, kv_heads, tokens, head_dim, type;
     float scale, softcap;
+    /// Logits of `heads` sinks, which take weight and have no value; null for none.
+    const float *sinks;
+    /// Tokens before the new ones: query i stands at position `past + i`.
+    int32_t past;
+    /// Latest positions that a query sees, its own included; 0 for all.
+    int32_t window;
 } HeadkvPrompt;
 
 int32_t headkv_prompt(const HeadkvPrompt *args, cudaStream_t stream);

@@ -1,9 +1,12 @@
-// Causal attention of a prompt on tensor cores, without ever forming a tokens x tokens matrix.
+// Causal attention of a prompt on tensor cores, without ever forming a tokens x tokens matrix. The kernel here runs on
+// every GPU from Ampere on; Hopper has a faster one for the usual shapes (prompt_hopper.cu).
 //
 // A block takes some query rows of one head and walks over the keys up to them; keys and values arrive by asynchronous
 // copies one tile ahead, and logits stay in registers (FlashAttention-2, Dao 2023, arXiv 2307.08691).
-#include "headkv.h"
 #include "element.cuh"
+#include "headkv.h"
+#include "prompt.cuh"
+#include <limits.h>
 
 namespace headkv {
 namespace {
@@ -70,12 +73,17 @@ __global__ __launch_bounds__(THREADS, Shape<D>::BLOCKS) void prompt(const __grid
     const T *q = static_cast<const T *>(a.q) + sequence * a.q_batch + head * a.q_head;
     const T *k = static_cast<const T *>(a.k) + sequence * a.k_batch + kv_head * a.k_head;
     const T *v = static_cast<const T *>(a.v) + sequence * a.v_batch + kv_head * a.v_head;
-    const int tiles = (min(begin + S::ROWS, a.tokens) + KEYS - 1) / KEYS;
+    // The keys that these rows see, in tiles.
+    const int keys = a.past + a.tokens, first = a.window > 0 ? max(a.past + begin - a.window + 1, 0) / KEYS : 0;
+    const int tiles = (a.past + min(begin + S::ROWS, a.tokens) + KEYS - 1) / KEYS - first;
+    const int64_t skipped = int64_t(first) * KEYS;
+    k += skipped * a.k_token, v += skipped * a.v_token;
+    const int left = keys - int(skipped);
 
     fetch<T, D, S::ROWS>(q_at, q, a.q_token, begin, a.tokens);
-    fetch<T, D, KEYS>(k_at, k, a.k_token, 0, a.tokens);
+    fetch<T, D, KEYS>(k_at, k, a.k_token, 0, left);
     commit();
-    fetch<T, D, KEYS>(v_at, v, a.v_token, 0, a.tokens);
+    fetch<T, D, KEYS>(v_at, v, a.v_token, 0, left);
     commit();
 
     // This lane's addresses inside the 16 x 16 blocks that a matrix load takes.
@@ -95,7 +103,7 @@ __global__ __launch_bounds__(THREADS, Shape<D>::BLOCKS) void prompt(const __grid
         const uint32_t k_tile = k_lane + t % 2 * TILE_BYTES, v_tile = v_lane + t % 2 * TILE_BYTES;
         wait<1>();
         __syncthreads();
-        if (t + 1 < tiles) fetch<T, D, KEYS>(k_at + (t + 1) % 2 * TILE_BYTES, k, a.k_token, (t + 1) * KEYS, a.tokens);
+        if (t + 1 < tiles) fetch<T, D, KEYS>(k_at + (t + 1) % 2 * TILE_BYTES, k, a.k_token, (t + 1) * KEYS, left);
         commit();
 
         float s[UNITS][KEYS / 8][4] = {};
@@ -116,8 +124,10 @@ __global__ __launch_bounds__(THREADS, Shape<D>::BLOCKS) void prompt(const __grid
             }
         }
 
-        const int first_key = t * KEYS;
-        const bool diagonal = first_key + KEYS - 1 > begin + warp_row;
+        // Whether a row of this warp does not see all of the tile.
+        const int first_key = (first + t) * KEYS, lowest = a.past + begin + warp_row;
+        const bool hides = first_key + KEYS - 1 > lowest ||
+                           (a.window > 0 && first_key <= lowest + UNITS * 16 - 1 - a.window);
         uint32_t weights[UNITS][KEYS / 8][2];
 #pragma unroll
         for (int u = 0; u < UNITS; u++) {
@@ -127,13 +137,15 @@ __global__ __launch_bounds__(THREADS, Shape<D>::BLOCKS) void prompt(const __grid
 #pragma unroll
                     for (int e = 0; e < 4; e++) s[u][n][e] = a.softcap * tanhf(s[u][n][e] * a.scale / a.softcap);
             }
-            if (diagonal) {
-                const int row = begin + warp_row + u * 16 + r;
+            if (hides) {
+                const int position = lowest + u * 16 + r, below = a.window > 0 ? position - a.window : INT_MIN / 2;
 #pragma unroll
                 for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
-                    for (int e = 0; e < 4; e++)
-                        if (first_key + n * 8 + 2 * c + e % 2 > row + e / 2 * 8) s[u][n][e] = -INFINITY;
+                    for (int e = 0; e < 4; e++) {
+                        const int key = first_key + n * 8 + 2 * c + e % 2 - e / 2 * 8;
+                        if (key > position || key <= below) s[u][n][e] = -INFINITY;
+                    }
             }
             const float factor = CAPPED ? LOG2E : scale;
 #pragma unroll
@@ -162,7 +174,7 @@ __global__ __launch_bounds__(THREADS, Shape<D>::BLOCKS) void prompt(const __grid
 
         wait<1>();
         __syncthreads();
-        if (t + 1 < tiles) fetch<T, D, KEYS>(v_at + (t + 1) % 2 * TILE_BYTES, v, a.v_token, (t + 1) * KEYS, a.tokens);
+        if (t + 1 < tiles) fetch<T, D, KEYS>(v_at + (t + 1) % 2 * TILE_BYTES, v, a.v_token, (t + 1) * KEYS, left);
         commit();
 #pragma unroll
         for (int j = 0; j < KEYS / 16; j++) {
@@ -181,6 +193,7 @@ __global__ __launch_bounds__(THREADS, Shape<D>::BLOCKS) void prompt(const __grid
     }
 
     T *to = static_cast<T *>(a.out) + sequence * a.o_batch + head * a.o_head;
+    const float sink = a.sinks ? a.sinks[head] * LOG2E : -INFINITY;
 #pragma unroll
     for (int u = 0; u < UNITS; u++)
 #pragma unroll
@@ -190,6 +203,7 @@ __global__ __launch_bounds__(THREADS, Shape<D>::BLOCKS) void prompt(const __grid
             total += __shfl_xor_sync(~0u, total, 2);
             const int row = begin + warp_row + u * 16 + r + 8 * i;
             if (row >= a.tokens) continue;
+            total += exp2_fast(sink - most[u][i] * (CAPPED ? LOG2E : scale));
             const float inverse = 1 / total;
 #pragma unroll
             for (int n = 0; n < D / 8; n++)
@@ -220,5 +234,7 @@ struct Launch {
 
 extern "C" int32_t headkv_prompt(const HeadkvPrompt *args, cudaStream_t stream) {
     if (args->batch * args->tokens == 0) return cudaSuccess;
+    const cudaError_t error = headkv::prompt_hopper(*args, stream);
+    if (error != cudaErrorNotSupported) return error;
     return headkv::dispatch(args->type, args->head_dim, headkv::Launch{*args, stream});
 }

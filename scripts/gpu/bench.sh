@@ -16,13 +16,14 @@ cap=${CUDA_COMPUTE_CAP:-90}
 mkdir -p "$out"
 
 build() {
-    local pids=() f
+    local pids=() f target
     for f in "$kernels"/*.cu "$kernels"/bench/*.cu; do
-        nvcc -std=c++17 -O3 -gencode "arch=compute_$cap,code=sm_$cap" -c "$f" -o "$out/$(basename "$f").o" & pids+=($!)
+        case $f in *_hopper.cu) target=90a ;; *) target=$cap ;; esac
+        nvcc -std=c++17 -O3 -gencode "arch=compute_$target,code=sm_$target" -c "$f" -o "$out/$(basename "$f").o" & pids+=($!)
     done
     nvcc -std=c++17 -O3 -c "$kernels/plan.cpp" -o "$out/plan.cpp.o" & pids+=($!)
     for f in "${pids[@]}"; do wait "$f"; done
-    local library=("$out"/{decode,window,select,prompt}.cu.o "$out/plan.cpp.o")
+    local library=("$out"/{decode,window,select,prompt,prompt_hopper}.cu.o "$out/plan.cpp.o")
     nvcc -o "$out/check" "$out/check.cu.o" "${library[@]}"
     nvcc -o "$out/bench" "$out/bench.cu.o" "${library[@]}"
 }

@@ -1,4 +1,5 @@
-// Times every kernel at Llama-3-8B's attention shape. Usage: bench CAPACITIES, as capacities.py writes them.
+// Times every kernel at Llama-3-8B's attention shape. Usage: bench CAPACITIES [decode|compress|prompt ...], the capacities
+// as capacities.py writes them.
 //
 // Every timing replays a graph over 32 layers with buffers of their own, so that the L2 cache holds nothing of use.
 #include "common.cuh"
@@ -188,37 +189,51 @@ void compress(cudaStream_t stream, const Capacities &capacities) {
     }
 }
 
+/// Milliseconds of `tokens` queries after `past` tokens.
+double prompt_ms(cudaStream_t stream, int d, int tokens, int past, bool portable) {
+    const int keys = past + tokens, row = HEADS * d + (portable ? 2 : 0);
+    auto q = random_buffer<bf16>(size_t(HEADS) * tokens * d, 1), k = random_buffer<bf16>(size_t(KV_HEADS) * keys * d, 2),
+         v = random_buffer<bf16>(size_t(KV_HEADS) * keys * d, 3);
+    Buffer<bf16> out(size_t(tokens) * row);
+    HeadkvPrompt a = {};
+    a.q = q.at, a.k = k.at, a.v = v.at, a.out = out.at;
+    a.q_token = HEADS * d, a.o_token = row, a.q_head = a.o_head = d, a.k_token = a.v_token = KV_HEADS * d;
+    a.k_head = a.v_head = d, a.batch = 1, a.heads = HEADS, a.kv_heads = KV_HEADS, a.tokens = tokens, a.head_dim = d;
+    a.past = past, a.scale = 1 / std::sqrt(float(d));
+    return time_us(stream, 21, [&] { CUDA(headkv_prompt(&a, stream)); }) / 1e3;
+}
+
 void prompt(cudaStream_t stream) {
-    std::printf("\ncausal prompt attention, bf16, %d query heads, %d KV heads\n", HEADS, KV_HEADS);
-    std::printf("| d | tokens | ms | TFLOP/s |\n|---|---|---|---|\n");
-    for (int d : {128, 64, 80, 96, 256, 32})
-        for (int tokens : {8192, 32768}) {
-            if (d != 128 && d != 64 && tokens != 8192) continue;
-            auto q = random_buffer<bf16>(size_t(HEADS) * tokens * d, 1), k = random_buffer<bf16>(size_t(KV_HEADS) * tokens * d, 2),
-                 v = random_buffer<bf16>(size_t(KV_HEADS) * tokens * d, 3);
-            Buffer<bf16> out(q.count);
-            HeadkvPrompt a = {};
-            a.q = q.at, a.k = k.at, a.v = v.at, a.out = out.at;
-            a.q_token = a.o_token = HEADS * d, a.q_head = a.o_head = d, a.k_token = a.v_token = KV_HEADS * d;
-            a.k_head = a.v_head = d, a.batch = 1, a.heads = HEADS, a.kv_heads = KV_HEADS, a.tokens = tokens, a.head_dim = d;
-            a.scale = 1 / std::sqrt(float(d));
-            const double us = time_us(stream, 5, [&] { CUDA(headkv_prompt(&a, stream)); });
-            std::printf("| %d | %d | %.2f | %.0f |\n", d, tokens, us / 1e3, 2.0 * tokens * tokens * d * HEADS / us / 1e6);
-        }
+    std::printf("\ncausal prompt attention, bf16, %d query heads, %d KV heads, medians of 21\n", HEADS, KV_HEADS);
+    std::printf("| kernel | d | tokens | after | ms | TFLOP/s |\n|---|---|---|---|---|---|\n");
+    const auto row = [&](const char *kernel, int d, int tokens, int past, bool portable) {
+        const double ms = prompt_ms(stream, d, tokens, past, portable);
+        std::printf("| %s | %d | %d | %d | %.2f | %.0f |\n", kernel, d, tokens, past, ms,
+                    4.0 * tokens * (past + tokens / 2.0) * d * HEADS / ms / 1e9);
+        std::fflush(stdout);
+    };
+    for (int d : {128, 64}) {
+        row("Hopper", d, 8192, 0, false), row("Hopper", d, 32768, 0, false), row("Hopper", d, 2048, 30720, false);
+        row("portable", d, 8192, 0, true), row("portable", d, 32768, 0, true);
+    }
+    for (int d : {80, 96, 256, 32}) row("portable", d, 8192, 0, false);
 }
 
 } // namespace
 
 int main(int argc, char **argv) {
-    if (argc != 2) {
-        std::fprintf(stderr, "usage: bench CAPACITIES (written by scripts/gpu/capacities.py)\n");
+    if (argc < 2) {
+        std::fprintf(stderr, "usage: bench CAPACITIES [decode|compress|prompt ...] (written by scripts/gpu/capacities.py)\n");
         return 2;
     }
     const Capacities capacities = read(argv[1]);
+    const auto wanted = [&](const char *part) {
+        return argc == 2 || std::any_of(argv + 2, argv + argc, [&](const char *x) { return !std::strcmp(x, part); });
+    };
     cudaStream_t stream;
     CUDA(cudaStreamCreate(&stream));
     copy(stream);
-    decode(stream, capacities);
-    compress(stream, capacities);
-    prompt(stream);
+    if (wanted("decode")) decode(stream, capacities);
+    if (wanted("compress")) compress(stream, capacities);
+    if (wanted("prompt")) prompt(stream);
 }

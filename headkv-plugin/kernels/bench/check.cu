@@ -1,4 +1,4 @@
-// Checks every kernel against a float64 reference on the CPU. Usage: check [--quick]
+// Checks every kernel against a float64 reference on the CPU. Usage: check [--quick] [decode|compress|prompt ...]
 #include "common.cuh"
 #include <cmath>
 #include <thread>
@@ -47,18 +47,19 @@ void report(const std::string &what, double error, double limit) {
 
 double capped(double x, double cap) { return cap > 0 ? cap * std::tanh(x / cap) : x; }
 
-/// Attention of one query over rows given by pointers.
+/// Attention of one query over rows given by pointers, and to a sink.
 template <typename T>
 std::vector<double> attend(const T *q, const std::vector<const T *> &k, const std::vector<const T *> &v, int d,
-                           double scale, double cap) {
+                           double scale, double cap, double sink = -INFINITY) {
     std::vector<double> s(k.size()), out(d, 0);
-    double most = -INFINITY, sum = 0;
+    double most = sink, sum = 0;
     for (size_t i = 0; i < k.size(); i++) {
         double x = 0;
         for (int j = 0; j < d; j++) x += wide(q[j]) * wide(k[i][j]);
         s[i] = capped(x * scale, cap), most = std::max(most, s[i]);
     }
     for (double &x : s) x = std::exp(x - most), sum += x;
+    sum += std::exp(sink - most);
     for (size_t i = 0; i < k.size(); i++)
         for (int j = 0; j < d; j++) out[j] += s[i] / sum * wide(v[i][j]);
     return out;
@@ -227,43 +228,104 @@ void compress(int d, int heads, int kv_heads, bool per_query_head, int tokens, i
     report("  select and gather: wrong rows", wrong, 0);
 }
 
-template <typename T> void prompt(int d, int batch, int heads, int kv_heads, int tokens, float cap) {
+/// A prompt, or a later part of one.
+struct Prompt {
+    int d, batch, heads, kv_heads, tokens;
+    int past = 0, window = 0;
+    bool sinks = false;
+    float cap = 0;
+    /// Whether the output's rows lie where only the kernel for all GPUs can write them.
+    bool portable = false;
+    /// One query in so many is compared.
+    int every = 1;
+};
+
+template <typename T> void prompt(const Prompt &p) {
+    const int d = p.d, heads = p.heads, kv_heads = p.kv_heads, tokens = p.tokens, keys = p.past + tokens;
     // As models give them: (batch, tokens, heads, d) seen as (batch, heads, tokens, d).
-    auto q = random_buffer<T>(size_t(batch) * tokens * heads * d, 1);
-    auto k = random_buffer<T>(size_t(batch) * tokens * kv_heads * d, 2),
-         v = random_buffer<T>(size_t(batch) * tokens * kv_heads * d, 3);
-    Buffer<T> out(q.count);
+    auto q = random_buffer<T>(size_t(p.batch) * tokens * heads * d, 1);
+    auto k = random_buffer<T>(size_t(p.batch) * keys * kv_heads * d, 2),
+         v = random_buffer<T>(size_t(p.batch) * keys * kv_heads * d, 3);
+    const int row = heads * d + (p.portable ? 2 : 0);
+    Buffer<T> out(size_t(p.batch) * tokens * row);
     out.fill(0xff);
+    std::vector<float> sinks(heads);
+    for (int h = 0; h < heads; h++) sinks[h] = 3 * noise(4, h) + 2;
+    Buffer<float> device_sinks(sinks);
     HeadkvPrompt a = {};
     a.q = q.at, a.k = k.at, a.v = v.at, a.out = out.at;
-    a.q_batch = a.o_batch = int64_t(tokens) * heads * d, a.q_head = a.o_head = d, a.q_token = a.o_token = heads * d;
-    a.k_batch = a.v_batch = int64_t(tokens) * kv_heads * d, a.k_head = a.v_head = d, a.k_token = a.v_token = kv_heads * d;
-    a.batch = batch, a.heads = heads, a.kv_heads = kv_heads, a.tokens = tokens, a.head_dim = d, a.type = type_of<T>();
-    a.scale = 1 / std::sqrt(float(d)), a.softcap = cap;
+    a.q_batch = int64_t(tokens) * heads * d, a.q_head = d, a.q_token = heads * d;
+    a.o_batch = int64_t(tokens) * row, a.o_head = d, a.o_token = row;
+    a.k_batch = a.v_batch = int64_t(keys) * kv_heads * d, a.k_head = a.v_head = d, a.k_token = a.v_token = kv_heads * d;
+    a.batch = p.batch, a.heads = heads, a.kv_heads = kv_heads, a.tokens = tokens, a.head_dim = d, a.type = type_of<T>();
+    a.scale = 1 / std::sqrt(float(d)), a.softcap = p.cap;
+    a.past = p.past, a.window = p.window, a.sinks = p.sinks ? device_sinks.at : nullptr;
     CUDA(headkv_prompt(&a, nullptr));
     CUDA(cudaDeviceSynchronize());
     const auto hq = q.host(), hk = k.host(), hv = v.host(), ho = out.host();
-    std::vector<Error> errors(batch * heads);
-    parallel(batch * heads, [&](int i) {
-        const int b = i / heads, h = i % heads, kv = h / (heads / kv_heads);
-        std::vector<const T *> ks, vs;
-        for (int t = 0; t < tokens; t++) {
-            ks.push_back(&hk[((size_t(b) * tokens + t) * kv_heads + kv) * d]);
-            vs.push_back(&hv[((size_t(b) * tokens + t) * kv_heads + kv) * d]);
-            const size_t at = ((size_t(b) * tokens + t) * heads + h) * d;
-            const auto expected = attend(&hq[at], ks, vs, d, a.scale, cap);
-            for (int j = 0; j < d; j++) errors[i].add(wide(ho[at + j]), expected[j]);
+    // Of each head, and of parts of its queries, so that one wrong row counts.
+    constexpr int PARTS = 8;
+    std::vector<Error> errors(p.batch * heads * PARTS);
+    parallel(int(errors.size()), [&](int i) {
+        const int b = i / PARTS / heads, h = i / PARTS % heads, kv = h / (heads / kv_heads);
+        for (int t = i % PARTS * p.every; t < tokens; t += PARTS * p.every) {
+            std::vector<const T *> ks, vs;
+            for (int j = p.window ? std::max(0, p.past + t - p.window + 1) : 0; j <= p.past + t; j++) {
+                ks.push_back(&hk[((size_t(b) * keys + j) * kv_heads + kv) * d]);
+                vs.push_back(&hv[((size_t(b) * keys + j) * kv_heads + kv) * d]);
+            }
+            const auto expected = attend(&hq[((size_t(b) * tokens + t) * heads + h) * d], ks, vs, d, a.scale, p.cap,
+                                         p.sinks ? sinks[h] : -INFINITY);
+            for (int j = 0; j < d; j++) errors[i].add(wide(ho[(size_t(b) * tokens + t) * row + h * d + j]), expected[j]);
         }
     });
     double worst = 0;
     for (const Error &e : errors) worst = std::max(worst, e.relative());
     char what[200];
-    std::snprintf(what, sizeof what, "prompt %s d %d batch %d heads %d/%d tokens %d cap %g", name<T>(), d, batch, heads,
-                  kv_heads, tokens, cap);
+    std::snprintf(what, sizeof what, "prompt %s%s d %d batch %d heads %d/%d tokens %d after %d window %d%s cap %g", name<T>(),
+                  p.portable ? " portable" : "", d, p.batch, heads, kv_heads, tokens, p.past, p.window,
+                  p.sinks ? " sinks" : "", p.cap);
     report(what, worst, 5e-3);
 }
 
-template <typename T> void all() {
+template <typename T> void prompts() {
+    const auto both = [](Prompt p) {
+        prompt<T>(p);
+        // Other sizes have no other kernel.
+        if ((p.d == 64 || p.d == 128) && p.cap == 0) p.portable = true, prompt<T>(p);
+    };
+    const auto make = [](int d, int batch, int heads, int kv_heads, int tokens, int past = 0, int window = 0,
+                         bool sinks = false, float cap = 0) {
+        Prompt p = {d, batch, heads, kv_heads, tokens};
+        p.past = past, p.window = window, p.sinks = sinks, p.cap = cap;
+        return p;
+    };
+    for (int d : {32, 64, 80, 96, 128, 256}) {
+        both(make(d, 2, 4, 2, quick ? 150 : 700));
+        both(make(d, 1, 3, 1, 129, 0, 0, false, 2));
+        both(make(d, 2, 4, 2, quick ? 70 : 300, quick ? 130 : 1001));
+        both(make(d, 2, 4, 2, quick ? 150 : 700, 0, 100));
+        both(make(d, 1, 6, 2, quick ? 150 : 517, 333, 129, true));
+        both(make(d, 1, 2, 1, 200, 55, 0, true, 3));
+        both(make(d, 1, 2, 2, 65, 191, 1));
+    }
+    for (int d : {64, 128})
+        for (int tokens : {1, 17, 64, 127, 128, 130, 191, 193, 1000})
+            for (int past : {0, 1, 128, 700})
+                if (past == 0 || tokens < 1000) both(make(d, 1, 4, 1, quick ? std::min(tokens, 200) : tokens, quick ? past / 4 : past));
+    if (quick) return;
+    for (int d : {64, 128}) {
+        // More pieces of work than multiprocessors, several rounds each.
+        Prompt p = make(d, 2, 16, 4, 4103);
+        p.every = 41, both(p);
+        p = make(d, 1, 8, 2, 8192, 24576, 0, true);
+        p.every = 173, both(p);
+        p = make(d, 1, 8, 8, 16384, 5000, 1024);
+        p.every = 127, both(p);
+    }
+}
+
+template <typename T> void decodes() {
     const int longest = quick ? 700 : 20000;
     std::mt19937 rng(1);
     const auto lengths = [&](int n, int most) {
@@ -280,7 +342,9 @@ template <typename T> void all() {
     decode<T>(128, 32, 8, false, lengths(8, longest), {3000}, 0);
     decode<T>(128, 32, 8, false, std::vector<int>(8 * 3, 0), {0, 64, 127}, 0);
     decode<T>(64, 4, 4, false, lengths(4 * 64, 300), std::vector<int>(64, 9), 0);
+}
 
+template <typename T> void compressions() {
     const int context = quick ? 600 : 5000;
     for (int d : {32, 64, 80, 96, 128, 256}) {
         compress<T>(d, 8, 2, false, context + d, 8, 7, true, false, 0);
@@ -291,20 +355,31 @@ template <typename T> void all() {
     compress<T>(64, 16, 1, false, context, 32, 13, false, false, 0);
     compress<T>(64, 6, 3, false, 9, 8, 7, true, false, 0);
     if (!quick) compress<T>(128, 4, 2, false, 70000, 8, 7, true, false, 0);
-
-    for (int d : {32, 64, 80, 96, 128, 256}) {
-        prompt<T>(d, 2, 4, 2, quick ? 150 : 700, 0);
-        prompt<T>(d, 1, 3, 1, 129, 2);
-    }
-    for (int tokens : {1, 17, 64, 127, 128, 130, 1000}) prompt<T>(128, 1, 4, 1, quick ? std::min(tokens, 200) : tokens, 0);
 }
 
 } // namespace
 
 int main(int argc, char **argv) {
-    quick = argc > 1 && std::string(argv[1]) == "--quick";
-    all<bf16>();
-    if (!quick) all<f16>();
+    std::vector<std::string> parts;
+    for (int i = 1; i < argc; i++)
+        if (std::string(argv[i]) == "--quick")
+            quick = true;
+        else
+            parts.push_back(argv[i]);
+    for (const auto &part : parts)
+        if (part != "decode" && part != "compress" && part != "prompt") {
+            std::fprintf(stderr, "usage: check [--quick] [decode|compress|prompt ...]\n");
+            return 2;
+        }
+    const auto wanted = [&](const char *part) {
+        return parts.empty() || std::find(parts.begin(), parts.end(), part) != parts.end();
+    };
+    if (wanted("decode")) decodes<bf16>();
+    if (wanted("compress")) compressions<bf16>();
+    if (wanted("prompt")) prompts<bf16>();
+    if (wanted("decode") && !quick) decodes<f16>();
+    if (wanted("compress") && !quick) compressions<f16>();
+    if (wanted("prompt")) prompts<f16>();
     std::printf("%s\n", failures ? "checks FAILED" : "all checks passed");
     return failures ? 1 : 0;
 }

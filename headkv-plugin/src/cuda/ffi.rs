@@ -127,6 +127,9 @@ pub struct Prompt {
     pub dtype: i32,
     pub scale: f32,
     pub softcap: f32,
+    pub sinks: Address,
+    pub past: i32,
+    pub window: i32,
 }
 
 /// A `cudaStream_t`, the same handle as the driver's.

@@ -1,4 +1,4 @@
-//! Causal attention of prompts.
+//! Causal attention of prompts, and of later parts of them over what came before.
 
 use super::{
     device::{Operand, address, device_of, launch, type_number},
@@ -7,9 +7,9 @@ use super::{
 use crate::AttentionShape;
 use candle_core::{Result, Tensor};
 
-/// Causal attention of prompts, on tensor cores.
+/// Causal attention of new tokens to those before them and themselves, on tensor cores.
 ///
-/// `q` is `(batch, heads, tokens, head_dim)`, `k` and `v` `(batch, kv_heads, tokens, head_dim)`, bf16 or f16; query head
+/// `q` is `(batch, heads, tokens, head_dim)`, `k` and `v` `(batch, kv_heads, past + tokens, head_dim)`, bf16 or f16; query head
 /// `h` reads KV head `h / (heads / kv_heads)`. Gives `(batch, heads, tokens, head_dim)`, laid out with the heads of a
 /// token together, as the projection that follows wants them.
 ///
@@ -22,8 +22,9 @@ pub fn prompt_attention(
     shape: &AttentionShape,
 ) -> Result<Tensor> {
     let (batch, heads, tokens, head_dim) = q.dims4()?;
-    let kv_heads = k.dim(1)?;
-    if k.dims() != [batch, kv_heads, tokens, head_dim]
+    let (kv_heads, all) = (k.dim(1)?, k.dim(2)?);
+    if k.dims() != [batch, kv_heads, all, head_dim]
+        || all < tokens
         || k.dims() != v.dims()
         || heads % kv_heads != 0
     {
@@ -66,6 +67,9 @@ pub fn prompt_attention(
         dtype: type_number(q.dtype()),
         scale: shape.scale,
         softcap: shape.softcap.unwrap_or(0.0),
+        sinks: 0,
+        past: (all - tokens) as i32,
+        window: 0,
     };
     // SAFETY: the addresses are of live tensors with these shapes and strides; tests compare with the CPU's result.
     launch(&device, "prompt attention", |stream| unsafe {
