@@ -12,14 +12,19 @@ use std::{
 const REFUSED: &str = "#![deny(clippy::cast_possible_truncation, clippy::cast_precision_loss)]\n";
 
 /// The modules that are ours.
-pub const MODULES: [&str; 7] = [
+pub const MODULES: [&str; 12] = [
     "attention_hook.rs",
     "attention_hook/cache.rs",
     "attention_hook/load.rs",
     "attention_hook/pass.rs",
     "attention_hook/rotary.rs",
     "attention_hook/schedule.rs",
+    "cuda/batch_sampling.cu",
     "hooked_linear.rs",
+    "sampler/batch.rs",
+    "sampler/batch/certain.rs",
+    "sampler/batch/device.rs",
+    "sampler/batch/host.rs",
 ];
 
 /// Writes the source to compile into `out`; with `hook`, the patches and modules of `here` are in it.
