@@ -70,7 +70,10 @@ impl UpstreamSampler {
         let plain = self.frequency_penalty.is_none()
             && self.presence_penalty.is_none()
             && self.repetition_penalty.is_none()
-            && self.dry_params.as_ref().is_none_or(|dry| dry.multiplier == 0.)
+            && self
+                .dry_params
+                .as_ref()
+                .is_none_or(|dry| dry.multiplier == 0.)
             && !self.logits_processors.iter().any(|p| p.wants_logits());
         plain.then_some(Rule {
             temperature: self.temperature,
@@ -152,11 +155,7 @@ fn on_device(_: &Tensor, _: &[Rule], _: &Mutex<Isaac64Rng>) -> Result<Option<Ten
 
 /// Tokens and their log-probabilities' bits; `None` where all rows have to come to the host.
 #[cfg(feature = "cuda")]
-fn on_device(
-    logits: &Tensor,
-    rules: &[Rule],
-    rng: &Mutex<Isaac64Rng>,
-) -> Result<Option<Tensor>> {
+fn on_device(logits: &Tensor, rules: &[Rule], rng: &Mutex<Isaac64Rng>) -> Result<Option<Tensor>> {
     use device::Found;
     use rayon::iter::IndexedParallelIterator;
 
@@ -189,7 +188,9 @@ fn on_device(
         })
         .collect();
 
-    let open: Vec<usize> = (0..rules.len()).filter(|&row| tokens[row].is_none()).collect();
+    let open: Vec<usize> = (0..rules.len())
+        .filter(|&row| tokens[row].is_none())
+        .collect();
     if !open.is_empty() {
         let rows = Tensor::from_iter(open.iter().map(|&row| row as u32), logits.device())?;
         let rows = logits.reshape(((), vocabulary))?.index_select(&rows, 0)?;

@@ -67,7 +67,10 @@ pub fn certain(rule: &Rule, top: &Top, vocabulary: usize, draw: f32) -> Option<(
         let count = match rule.keeps_min_p().map(f64::from) {
             None => count,
             Some(least) => {
-                if list.iter().any(|c| (c.weight - least).abs() <= least * CLOSE) {
+                if list
+                    .iter()
+                    .any(|c| (c.weight - least).abs() <= least * CLOSE)
+                {
                     return None;
                 }
                 count.min(list.iter().take_while(|c| c.weight > least).count())
@@ -115,8 +118,14 @@ fn of_first(list: &[Candidate], count: usize, reach: f32, draw: f64) -> Option<u
     if last.below >= reach {
         return None;
     }
-    let sure = list.iter().take_while(|c| c.weight > last.weight * (1.0 + CLOSE)).count();
-    let close = list.iter().take_while(|c| c.weight >= last.weight * (1.0 - CLOSE)).count();
+    let sure = list
+        .iter()
+        .take_while(|c| c.weight > last.weight * (1.0 + CLOSE))
+        .count();
+    let close = list
+        .iter()
+        .take_while(|c| c.weight >= last.weight * (1.0 - CLOSE))
+        .count();
     let (equal, kept) = (close - sure, count - sure);
     let sure = if kept == equal { close } else { sure };
     let (equal, kept) = (close - sure, count - sure);

@@ -110,12 +110,23 @@ pub(super) fn find(logits: &Tensor, rules: &[Rule]) -> Result<Option<Vec<Found>>
         }
     }
     if rules.iter().any(|rule| rule.temperature.is_some()) {
-        let limits: Vec<u32> = rules.iter().flat_map(|rule| limits(rule, vocabulary)).collect();
+        let limits: Vec<u32> = rules
+            .iter()
+            .flat_map(|rule| limits(rule, vocabulary))
+            .collect();
         let limits = device.clone_htod(&limits)?;
         let (limits, _read) = limits.device_ptr(&stream);
         // SAFETY: as above; `limits` has four words a row, `out` WORDS.
         let words = run(WORDS, &|out| unsafe {
-            batch_sampling_top(source, dtype, rows, width, limits as *const c_void, out, raw)
+            batch_sampling_top(
+                source,
+                dtype,
+                rows,
+                width,
+                limits as *const c_void,
+                out,
+                raw,
+            )
         })?;
         for ((found, words), rule) in found.iter_mut().zip(words).zip(rules) {
             if rule.temperature.is_some() && words[0] as usize <= CAPACITY {
@@ -150,7 +161,9 @@ fn top(words: &[u32]) -> Top {
         total: f64::from(f32::from_bits(words[1])),
         // The device's exponentials are good to 2^-17, the bound to first order.
         slack: 1.01 * f64::from(f32::from_bits(words[2])) + 1e-5,
-        logits: pairs.map(|pair| (pair[0], f32::from_bits(pair[1]))).collect(),
+        logits: pairs
+            .map(|pair| (pair[0], f32::from_bits(pair[1])))
+            .collect(),
         reach: words[3] as f32 / PER_UNIT - 1e-3,
     }
 }

@@ -46,14 +46,20 @@ fn with_slice<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result
 }
 
 /// Upstream's own way from the probabilities on.
-fn upstream(
-    probabilities: &[f32],
-    rule: &Rule,
-    rng: &Arc<Mutex<Isaac64Rng>>,
-) -> Result<Logprobs> {
+fn upstream(probabilities: &[f32], rule: &Rule, rng: &Arc<Mutex<Isaac64Rng>>) -> Result<Logprobs> {
     let (top_p, min_p) = (f64::from(rule.top_p), f64::from(rule.min_p));
     let sampler = Sampler::new(
-        rule.temperature, 0, None, None, None, None, None, rule.top_k, top_p, min_p, Vec::new(),
+        rule.temperature,
+        0,
+        None,
+        None,
+        None,
+        None,
+        None,
+        rule.top_k,
+        top_p,
+        min_p,
+        Vec::new(),
     )
     .map_err(Error::msg)?;
     let mut probabilities = probabilities.to_vec();
@@ -102,13 +108,20 @@ fn kept(probabilities: &[f32], rule: &Rule) -> Option<Vec<(u32, f32)>> {
     // Whatever is rarer cannot be among the `k` largest, or is not needed to reach `p`.
     let by_k = (k < n).then(|| k_th_of_maxima(probabilities, k)).flatten();
     let by_p = p.map(|p| (1.0 - p) / n as f32 / 2.0);
-    let least = by_k.into_iter().chain(by_p).fold(f32::NEG_INFINITY, f32::max);
+    let least = by_k
+        .into_iter()
+        .chain(by_p)
+        .fold(f32::NEG_INFINITY, f32::max);
     let mut sorted: Vec<(u32, f32)> = Vec::new();
     for (block, values) in probabilities.chunks(BLOCK).enumerate() {
         // Most blocks hold none.
         if values.iter().fold(false, |any, v| any | (*v >= least)) {
             let tokens = (block * BLOCK) as u32..;
-            sorted.extend(tokens.zip(values.iter().copied()).filter(|(_, v)| *v >= least));
+            sorted.extend(
+                tokens
+                    .zip(values.iter().copied())
+                    .filter(|(_, v)| *v >= least),
+            );
         }
     }
     sorted.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
