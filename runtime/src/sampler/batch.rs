@@ -22,7 +22,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Result, Tensor, D};
 use rand::distr::{Distribution, Uniform};
-use rand_isaac::Isaac64Rng;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use super::{Logprobs, Sampler as UpstreamSampler};
@@ -31,7 +30,10 @@ use crate::{
     sequence::{Sequence, SequenceRecognizer},
 };
 
+// For whoever compares: the sampler, and its random numbers.
 pub use super::Sampler;
+pub use rand_isaac::Isaac64Rng;
+
 pub use certain::{certain, Top};
 
 /// How a plain sampler draws.

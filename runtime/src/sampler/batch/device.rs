@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 
 use candle_core::{
+    backend::BackendStorage,
     cuda_backend::{cudarc::driver::DevicePtr, CudaStorage, CudaStorageSlice},
     DType, Result, Storage, Tensor, D,
 };
