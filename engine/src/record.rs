@@ -1,9 +1,9 @@
-//! Watches a sequence's logits: the tokens that greedy decoding takes, their times, and the logits themselves.
+//! Watches a sequence: the tokens that were taken, their times, and, if asked for, the logits.
 
 use candle_core::{DType, Result, Tensor};
 use mistralrs_core::CustomLogitsProcessor;
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -16,6 +16,8 @@ pub struct Recording {
 }
 
 /// The engine's responses carry neither tokens nor times, so a logits processor notes them.
+///
+/// It asks for logits only while it needs them: a batch whose sequences are only watched samples on the device.
 pub struct Recorder {
     keep_logits: bool,
     /// End tokens, and the step from which they may be taken.
@@ -36,47 +38,48 @@ impl Recorder {
     }
 
     pub fn take(&self) -> Recording {
-        std::mem::take(
-            &mut *self
-                .recording
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        std::mem::take(&mut *self.recording())
+    }
+
+    fn recording(&self) -> MutexGuard<'_, Recording> {
+        self.recording
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn may_end(&self, recording: &Recording) -> bool {
+        recording.tokens.len() >= self.end_from
     }
 }
 
 impl CustomLogitsProcessor for Recorder {
+    fn wants_logits(&self) -> bool {
+        self.keep_logits || !(self.end.is_empty() || self.may_end(&self.recording()))
+    }
+
     fn apply(&self, logits: &Tensor, _context: &[u32]) -> Result<Tensor> {
         let mut values = logits
             .flatten_all()?
             .to_dtype(DType::F32)?
             .to_vec1::<f32>()?;
-        let mut recording = self
-            .recording
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut recording = self.recording();
         if self.keep_logits {
             recording.logits.push(values.clone());
         }
-        let open = recording.tokens.len() < self.end_from;
-        if open {
-            for token in &self.end {
-                if let Some(value) = values.get_mut(*token as usize) {
-                    *value = f32::NEG_INFINITY;
-                }
+        if self.may_end(&recording) {
+            return Ok(logits.clone());
+        }
+        for token in &self.end {
+            if let Some(value) = values.get_mut(*token as usize) {
+                *value = f32::NEG_INFINITY;
             }
         }
-        // The first of equal logits, as the engine's greedy sampler takes.
-        let best = values
-            .iter()
-            .enumerate()
-            .fold(0, |best, (i, x)| if *x > values[best] { i } else { best });
-        recording.tokens.push(best as u32);
+        Tensor::from_vec(values, logits.shape(), logits.device())?.to_dtype(logits.dtype())
+    }
+
+    fn taken(&self, token: u32) {
+        let mut recording = self.recording();
+        recording.tokens.push(token);
         recording.times.push(Instant::now());
-        if open {
-            Tensor::from_vec(values, logits.shape(), logits.device())?.to_dtype(logits.dtype())
-        } else {
-            Ok(logits.clone())
-        }
     }
 }

@@ -12,7 +12,7 @@ use std::{
 const REFUSED: &str = "#![deny(clippy::cast_possible_truncation, clippy::cast_precision_loss)]\n";
 
 /// The modules that are ours.
-pub const MODULES: [&str; 10] = [
+pub const MODULES: [&str; 15] = [
     "attention_hook.rs",
     "attention_hook/cache.rs",
     "attention_hook/failure.rs",
@@ -21,8 +21,13 @@ pub const MODULES: [&str; 10] = [
     "attention_hook/rotary.rs",
     "attention_hook/schedule.rs",
     "attention_hook/sequence.rs",
+    "cuda/batch_sampling.cu",
     "hooked_linear.rs",
     "linear_hook.rs",
+    "sampler/batch.rs",
+    "sampler/batch/certain.rs",
+    "sampler/batch/device.rs",
+    "sampler/batch/host.rs",
 ];
 
 /// Writes the source to compile into `out`; with `hook`, the patches and modules of `here` are in it.

@@ -1,7 +1,8 @@
 //! Linear layers of a hooked model: one product for all rows of a batch, and the hook's own where it has one.
 //!
 //! Upstream multiplies every sequence of a batch by the weights apart, `(batch, 1, in)` by `(batch, out, in)`: a decode
-//! step then reads all weights once per sequence.
+//! step then reads all weights once per sequence. On a GPU its products of more than eight rows come back transposed, and
+//! are copied element by element.
 
 use std::{borrow::Cow, fmt, sync::atomic::AtomicUsize, sync::Arc};
 
@@ -33,6 +34,11 @@ pub(crate) fn install<'a>(
             .as_ref()
             .map_or(Ok(None), |hook| hook.linear(&weight))?
         {
+            None if weight.device().is_cuda() && !spread() => Product::Matrix {
+                bias: bias(&**layer, weight.dim(D::Minus1)?)?,
+                layer: layer.clone(),
+                weight,
+            },
             None => Product::Runtime(layer.clone()),
             Some(module) => Product::Hook {
                 module,
@@ -55,8 +61,59 @@ fn bias(layer: &dyn QuantMethod, inputs: usize) -> Result<Option<Tensor>> {
     Ok((sum.to_scalar::<f32>()? > 0.0).then_some(bias))
 }
 
+/// Whether a layer's product is only a part of it, the rest being in other processes.
+fn spread() -> bool {
+    mistralrs_quant::distributed::use_nccl() || mistralrs_quant::distributed::use_ring()
+}
+
+/// Rows whose activations are held at once; as many keep a GPU busy.
+const BLOCK_ROWS: usize = 4096;
+
+/// Runs what works on each row of `x`, `(batch, tokens, elements)`, apart over blocks of rows; `None` if they are one
+/// block, or `layer` is not a hooked model's.
+pub(crate) fn in_blocks(
+    x: &Tensor,
+    layer: &dyn QuantMethod,
+    run: impl Fn(&Tensor) -> Result<Tensor>,
+) -> Result<Option<Tensor>> {
+    let &[batch, tokens, elements] = x.dims() else {
+        return Ok(None);
+    };
+    let rows = batch * tokens;
+    if rows <= BLOCK_ROWS || layer.name() != NAME {
+        return Ok(None);
+    }
+    let x = x.reshape((1, rows, elements))?;
+    let mut out: Option<Tensor> = None;
+    for start in (0..rows).step_by(BLOCK_ROWS) {
+        let block = run(&x.narrow(1, start, BLOCK_ROWS.min(rows - start))?)?.contiguous()?;
+        let out = match &out {
+            Some(out) => out,
+            None => out.insert(Tensor::zeros(
+                (1, rows, block.dim(D::Minus1)?),
+                block.dtype(),
+                block.device(),
+            )?),
+        };
+        out.slice_set(&block, 1, start)?;
+    }
+    out.map(|out| out.reshape((batch, tokens, ()))).transpose()
+}
+
+const NAME: &str = "hooked-linear";
+
+/// Most rows that the runtime multiplies by a kernel for vectors.
+const VECTOR_ROWS: usize = 8;
+
 enum Product {
+    /// The runtime's own: quantized by rows, spread over processes, on the CPU.
     Runtime(Arc<dyn QuantMethod>),
+    /// The runtime's for few rows, one matrix product for more.
+    Matrix {
+        layer: Arc<dyn QuantMethod>,
+        weight: Tensor,
+        bias: Option<Tensor>,
+    },
     /// The hook holds the weights; the runtime's own are gone.
     Hook {
         module: Box<dyn Module + Send + Sync>,
@@ -73,7 +130,9 @@ struct HookedLinear {
 impl fmt::Debug for HookedLinear {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.product {
-            Product::Runtime(layer) => write!(f, "HookedLinear({layer:?})"),
+            Product::Runtime(layer) | Product::Matrix { layer, .. } => {
+                write!(f, "HookedLinear({layer:?})")
+            }
             Product::Hook { .. } => write!(f, "HookedLinear(the hook's)"),
         }
     }
@@ -82,11 +141,18 @@ impl fmt::Debug for HookedLinear {
 impl HookedLinear {
     fn layer(&self) -> Result<&Arc<dyn QuantMethod>> {
         match &self.product {
-            Product::Runtime(layer) => Ok(layer),
+            Product::Runtime(layer) | Product::Matrix { layer, .. } => Ok(layer),
             Product::Hook { .. } => candle_core::bail!(
                 "attention hook: a linear layer belongs to the hook; load the model without it"
             ),
         }
+    }
+}
+
+fn with_bias(product: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    match bias {
+        Some(bias) => product.broadcast_add(bias),
+        None => Ok(product),
     }
 }
 
@@ -102,12 +168,16 @@ impl QuantMethod for HookedLinear {
             // One sequence, or a shape that only the layer itself knows.
             Product::Runtime(layer) if x.rank() != 3 || x.dim(0)? == 1 => return layer.forward(x),
             Product::Runtime(layer) => layer.forward(&x.reshape((1, rows, inputs))?)?,
+            Product::Matrix { layer, .. } if rows <= VECTOR_ROWS => {
+                layer.forward(&x.reshape((1, rows, inputs))?)?
+            }
+            Product::Matrix { weight, bias, .. } => {
+                let out = x.reshape((rows, inputs))?.matmul(&weight.t()?)?;
+                with_bias(out, bias.as_ref())?
+            }
             Product::Hook { module, bias, .. } => {
                 let out = module.forward(&x.reshape((rows, inputs))?)?;
-                match bias {
-                    Some(bias) => out.broadcast_add(bias)?,
-                    None => out,
-                }
+                with_bias(out, bias.as_ref())?
             }
         };
         let mut shape = x.dims().to_vec();
@@ -131,7 +201,7 @@ impl QuantMethod for HookedLinear {
 
     fn dtype_and_device(&self) -> (DType, Device) {
         match &self.product {
-            Product::Runtime(layer) => layer.dtype_and_device(),
+            Product::Runtime(layer) | Product::Matrix { layer, .. } => layer.dtype_and_device(),
             Product::Hook { dtype, device, .. } => (*dtype, device.clone()),
         }
     }
@@ -163,7 +233,7 @@ impl QuantMethod for HookedLinear {
 
 impl QuantizedSerde for HookedLinear {
     fn name(&self) -> &'static str {
-        "hooked-linear"
+        NAME
     }
 
     fn isq_serde_supported(&self) -> bool {
