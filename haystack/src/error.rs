@@ -7,13 +7,8 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file or folder.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Files(#[from] headkv_files::Error),
     /// A folder or file without any text for a haystack.
     #[error("{} holds no text; give a text file, or a folder with .txt files", .0.display())]
     NoText(PathBuf),
@@ -51,6 +46,26 @@ pub enum Error {
     /// A context longer than the inserter was made for.
     #[error("a context of {length} tokens was asked for, but the haystack was prepared for {max}")]
     ContextTooLong {
+        /// Tokens of the context.
+        length: usize,
+        /// The most that there can be.
+        max: usize,
+    },
+    /// A tokenizer that makes next to nothing of text.
+    #[error(
+        "the tokenizer makes {found} tokens of {bytes} bytes of text, where {wanted} are needed; its vocabulary is damaged"
+    )]
+    FewTokens {
+        /// Tokens of the text.
+        found: usize,
+        /// Bytes of the text.
+        bytes: usize,
+        /// Tokens that were asked for.
+        wanted: usize,
+    },
+    /// A context longer than any model's.
+    #[error("a context of {length} tokens is more than the {max} that there can be; ask for a shorter one")]
+    Endless {
         /// Tokens of the context.
         length: usize,
         /// The most that there can be.
