@@ -70,10 +70,7 @@ mod tests {
     fn what_is_no_file_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let message = text(dir.path()).unwrap_err().to_string();
-        assert!(
-            message.ends_with("it is a folder, not a file"),
-            "{message}"
-        );
+        assert!(message.ends_with("it is a folder, not a file"), "{message}");
         let missing = dir.path().join("none");
         assert!(bytes_if_there(&missing).unwrap().is_none());
         assert!(

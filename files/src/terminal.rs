@@ -26,7 +26,8 @@ pub fn plain(text: &str) -> Cow<'_, str> {
 }
 
 fn commands(c: char) -> bool {
-    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let turns =
+        matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     (c.is_control() && c != '\n') || turns
 }
 
@@ -71,7 +72,10 @@ mod tests {
 
     #[test]
     fn escapes_are_shown_and_not_sent() {
-        assert_eq!(plain("a\x1b[2Jb\r\nc\u{9b}\u{202e}"), "a\\u{1b}[2Jb\\r\nc\\u{9b}\\u{202e}");
+        assert_eq!(
+            plain("a\x1b[2Jb\r\nc\u{9b}\u{202e}"),
+            "a\\u{1b}[2Jb\\r\nc\\u{9b}\\u{202e}"
+        );
         assert_eq!(plain("äöü 世界 █\n"), "äöü 世界 █\n");
         assert_eq!(one_line("a\n  b\tc\x07"), "a b c\\u{7}");
     }

@@ -64,7 +64,9 @@ pub enum Error {
         wanted: usize,
     },
     /// A context longer than any model's.
-    #[error("a context of {length} tokens is more than the {max} that there can be; ask for a shorter one")]
+    #[error(
+        "a context of {length} tokens is more than the {max} that there can be; ask for a shorter one"
+    )]
     Endless {
         /// Tokens of the context.
         length: usize,

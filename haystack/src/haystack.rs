@@ -65,10 +65,12 @@ impl Haystack {
         } else {
             files.push(path.into());
         }
-        if beginning(&files, 1)?.trim().is_empty() {
-            return Err(Error::NoText(path.into()));
+        for file in &files {
+            if !trimmed(file, 1)?.is_empty() {
+                return Ok(Self(Source::Files(files)));
+            }
         }
-        Ok(Self(Source::Files(files)))
+        Err(Error::NoText(path.into()))
     }
 
     /// At least that many bytes of text; a longer text begins with the shorter one.
@@ -225,7 +227,10 @@ mod tests {
         let nothing = Tokenizer::new(WordLevel::default());
         let message = |tokenizer: &Tokenizer, tokens| {
             let haystack = Haystack::generated(0);
-            haystack.tokenize(tokenizer, tokens).unwrap_err().to_string()
+            haystack
+                .tokenize(tokenizer, tokens)
+                .unwrap_err()
+                .to_string()
         };
         let said = message(&nothing, 100);
         assert!(

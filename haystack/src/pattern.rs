@@ -320,8 +320,14 @@ mod tests {
         assert!(message(r#"{"variables": {}}"#).contains("holds no needles"));
         for (text, why) in [
             (r#"{"needle": "N"}"#, "missing field `question`"),
-            (r#"{"needle": 7, "question": "Q", "real_needle": "R"}"#, "`needle` is a text, or a list"),
-            (r#"{"variables": {"a": 7}}"#, "a variable is a list of texts, or {\"from\": 10"),
+            (
+                r#"{"needle": 7, "question": "Q", "real_needle": "R"}"#,
+                "`needle` is a text, or a list",
+            ),
+            (
+                r#"{"variables": {"a": 7}}"#,
+                "a variable is a list of texts, or {\"from\": 10",
+            ),
             (r#"{"variables": 7}"#, "expected a map"),
             ("7", "expected struct Pattern"),
         ] {

@@ -24,7 +24,8 @@ mod tests {
     fn a_text_is_neither_cut_nor_filled_up() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny/tokenizer.json");
         let mut settings: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-        settings["truncation"] = json!({"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0});
+        settings["truncation"] =
+            json!({"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0});
         settings["padding"] = json!({"strategy": {"Fixed": 900}, "direction": "Right", "pad_to_multiple_of": null,
             "pad_id": 0, "pad_type_id": 0, "pad_token": "x"});
         let dir = tempfile::tempdir().unwrap();
@@ -32,7 +33,13 @@ mod tests {
         std::fs::write(&path, settings.to_string()).unwrap();
         let text = "one two three four five six seven eight nine ten";
         let count = |tokenizer: Tokenizer| tokenizer.encode(text, false).unwrap().len();
-        assert_ne!(count(Tokenizer::from_file(&path).unwrap()), count(Tokenizer::from_file(file).unwrap()));
-        assert_eq!(count(read(&path).unwrap()), count(Tokenizer::from_file(file).unwrap()));
+        assert_ne!(
+            count(Tokenizer::from_file(&path).unwrap()),
+            count(Tokenizer::from_file(file).unwrap())
+        );
+        assert_eq!(
+            count(read(&path).unwrap()),
+            count(Tokenizer::from_file(file).unwrap())
+        );
     }
 }

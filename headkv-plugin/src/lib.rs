@@ -29,4 +29,4 @@ pub use config::Compression;
 pub use error::Error;
 #[cfg(feature = "mistralrs")]
 pub use hook::HeadKv;
-pub use scores::HeadScores;
+pub use scores::{HeadScores, ScoreLists, model_name};
