@@ -200,10 +200,9 @@ impl Session<'_> {
     fn endpoint(&self, url: &str, path: &Path, variants: Vec<Variant>) -> Result<Ready, Error> {
         let file = path.join("tokenizer.json");
         let tokenizer = headkv_haystack::tokenizer::read(&file).map_err(|e| {
-            Error::file(
-                &file,
-                format!("{e}; name the folder of the server's model with --model"),
-            )
+            Error::Option(format!(
+                "{e}; name the folder of the server's model with --model"
+            ))
         })?;
         let folder = path
             .file_name()

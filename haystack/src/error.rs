@@ -81,6 +81,14 @@ pub enum Error {
         "unknown template `{0}`; use plain, book, chat, or a text with {{context}} and then {{question}} in it"
     )]
     Template(String),
+    /// A file that is no tokenizer.
+    #[error("{} is no tokenizer ({why})", path.display())]
+    TokenizerFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Text could not be turned into tokens.
     #[error("tokenizer: {0}")]
     Tokenizer(#[from] tokenizers::Error),

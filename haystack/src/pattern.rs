@@ -94,6 +94,14 @@ impl Patterns {
         Self::new(path, needle::lines(path)?)
     }
 
+    /// The patterns of a text; `path` is what errors name.
+    ///
+    /// # Errors
+    /// [`Error::Line`], [`Error::NoNeedles`].
+    pub fn parse(path: &Path, text: &str) -> Result<Self, Error> {
+        Self::new(path, needle::parse_lines(path, text)?)
+    }
+
     /// The project's own patterns.
     pub fn builtin(kind: Builtin) -> Self {
         let (name, text) = match kind {
@@ -106,9 +114,7 @@ impl Patterns {
                 include_str!("../patterns/reasoning.jsonl"),
             ),
         };
-        let path = Path::new(name);
-        let read = needle::parse_lines(path, text).and_then(|lines| Self::new(path, lines));
-        read.expect("the built-in patterns are tested")
+        Self::parse(Path::new(name), text).expect("the built-in patterns are tested")
     }
 
     fn new(path: &Path, lines: Vec<Line>) -> Result<Self, Error> {

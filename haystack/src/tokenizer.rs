@@ -8,11 +8,18 @@ use tokenizers::Tokenizer;
 /// prompt is tokenized whole.
 ///
 /// # Errors
-/// [`Error::Files`], [`Error::Tokenizer`].
+/// [`Error::Files`], [`Error::TokenizerFile`].
 pub fn read(path: &Path) -> Result<Tokenizer, Error> {
-    let mut tokenizer = Tokenizer::from_bytes(headkv_files::read::bytes(path)?)?;
-    tokenizer.with_truncation(None)?.with_padding(None);
-    Ok(tokenizer)
+    let bytes = headkv_files::read::bytes(path)?;
+    let whole = || -> Result<Tokenizer, tokenizers::Error> {
+        let mut tokenizer = Tokenizer::from_bytes(&bytes)?;
+        tokenizer.with_truncation(None)?.with_padding(None);
+        Ok(tokenizer)
+    };
+    whole().map_err(|e| Error::TokenizerFile {
+        path: path.into(),
+        why: e.to_string(),
+    })
 }
 
 #[cfg(test)]

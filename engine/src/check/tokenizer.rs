@@ -8,7 +8,8 @@ use std::fmt;
 
 #[derive(Deserialize)]
 struct Tokenizer {
-    model: Model,
+    #[serde(rename = "model")]
+    _model: Model,
     #[serde(rename = "added_tokens")]
     _added_tokens: Vec<IgnoredAny>,
     truncation: Option<IgnoredAny>,
