@@ -1,10 +1,10 @@
 //! A backend that runs the model in this process, and the only file here that knows the plugin and the engine.
 
 use crate::{
-    Backend, Completion, Error, Failure, Job, Variant, grid::Methods, row, store::Heads, suggest,
+    Backend, Completion, Error, Failure, Job, Variant, grid::Methods, store::Heads, suggest,
 };
 use headkv_engine::{Attention, Device, Engine, LoadOptions, ModelFiles, Request};
-use headkv_plugin::{Compression, HeadScores, Policy, methods};
+use headkv_plugin::{Compression, HeadScores, Policy, methods, scores::Kind};
 use std::{fs, path::Path};
 
 /// A model in this process.
@@ -166,7 +166,7 @@ pub fn variants(grid: &Methods, model: &Path, score_folder: &Path) -> Result<Vec
                     let variant = Variant {
                         beta: Some(beta),
                         scores: Some(file.clone()),
-                        scores_digest: Some(row::digest(&[&bytes])),
+                        scores_digest: Some(headkv_files::sha256(&[&bytes])),
                         ..plain.clone()
                     };
                     compression(&variant)?;
@@ -210,7 +210,7 @@ pub fn label(grid: &Methods) -> Result<Variant, Error> {
     Ok(Variant {
         capacity: one("capacity", &grid.capacity, &default.capacity)?,
         beta,
-        scores_digest: bytes.map(|bytes| row::digest(&[&bytes])),
+        scores_digest: bytes.map(|bytes| headkv_files::sha256(&[&bytes])),
         scores,
         settings: grid.parameters.settings(),
         ..Variant::new(method)
@@ -241,10 +241,9 @@ fn read_scores(file: &Path) -> Result<Vec<u8>, Error> {
     })
 }
 
-fn head_choice(name: &str) -> Result<headkv_plugin::config::HeadChoice, Error> {
-    let quoted = serde_json::Value::String(name.into());
-    let known = ["copy", "enhanced", "reason"];
-    serde_json::from_value(quoted)
+fn head_choice(name: &str) -> Result<Kind, Error> {
+    let known = Kind::ALL.map(Kind::name);
+    name.parse()
         .map_err(|_| Error::Option(suggest::unknown("head choice", name, known)))
 }
 

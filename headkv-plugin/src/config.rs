@@ -1,6 +1,9 @@
 //! The one configuration type that Rust code, command lines and servers share.
 
-use crate::Error;
+use crate::{
+    Error, HeadScores,
+    scores::{Kind, model_name},
+};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -29,7 +32,7 @@ pub struct Compression {
     /// HeadKV: exponent on the heads' shares; below 1 flattens, above 1 sharpens.
     pub temp: f64,
     /// HeadKV: the kind of the file that [`Compression::default_scores`] names.
-    pub head_choice: HeadChoice,
+    pub head_choice: Kind,
     /// HeadKV: the score file, which must be named. Programs that know the model's path fill in
     /// [`Compression::default_scores`] where the user names none; `headkv-eval` does.
     pub scores: Option<PathBuf>,
@@ -90,31 +93,6 @@ pub enum Reduce {
     Max,
 }
 
-/// Which head scores a model's default file holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum HeadChoice {
-    /// Retrieval heads (Wu et al. 2024).
-    #[serde(alias = "retrieval")]
-    Copy,
-    /// Retrieval heads by attention mass.
-    Enhanced,
-    /// Retrieval-reasoning heads (section 3.2).
-    #[serde(alias = "reasoning")]
-    Reason,
-}
-
-impl HeadChoice {
-    /// The `{kind}` in `head_scores/{model}_{kind}.json`.
-    pub fn kind(self) -> &'static str {
-        match self {
-            HeadChoice::Copy => "retrieval",
-            HeadChoice::Enhanced => "enhanced",
-            HeadChoice::Reason => "reasoning",
-        }
-    }
-}
-
 impl Default for Compression {
     fn default() -> Self {
         Self {
@@ -125,7 +103,7 @@ impl Default for Compression {
             pooling: Pooling::Max,
             beta: 1.2,
             temp: 1.0,
-            head_choice: HeadChoice::Copy,
+            head_choice: Kind::Retrieval,
             scores: None,
             floor: 0.2,
             pyramid_beta: 20,
@@ -209,12 +187,9 @@ impl Compression {
         Ok(())
     }
 
-    /// `{dir}/{model}_{kind}.json`, `{model}` being the model folder's or file's name in lower case.
+    /// The score file of the model at a path that a folder holds, of the kind that is configured.
     pub fn default_scores(&self, dir: &Path, model: &Path) -> PathBuf {
-        let name = model.file_name().unwrap_or(model.as_os_str());
-        let name = name.to_string_lossy().to_lowercase();
-        let name = name.strip_suffix(".gguf").unwrap_or(&name);
-        dir.join(format!("{name}_{}.json", self.head_choice.kind()))
+        HeadScores::path(dir, &model_name(model), self.head_choice)
     }
 }
 

@@ -40,5 +40,5 @@ pub use error::Error;
 #[cfg(feature = "mistralrs")]
 pub use hook::HeadKv;
 pub use policy::Policy;
-pub use scores::HeadScores;
+pub use scores::{HeadScores, ScoreLists, model_name};
 pub use shape::{AttentionShape, ModelShape};
