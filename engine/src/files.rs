@@ -1,22 +1,33 @@
-//! A model's files on disk, checked before the runtime sees them: it would panic on some damaged ones.
+//! A model's files on disk, checked before the runtime sees them.
 
-use crate::Error;
-use safetensors::tensor::Metadata;
-use sha2::{Digest, Sha256};
+use crate::{
+    Error,
+    check::{config, gguf, safetensors, tokenizer},
+};
+use headkv_files::{Digest, read};
+use headkv_plugin::model_name;
+use mistralrs_core::NormalLoaderType;
+use serde::de::IgnoredAny;
+use serde_json::Value;
 use std::{
-    fs::File,
-    io::Read,
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{self, BufReader, Write},
     path::{Path, PathBuf},
 };
+use tempfile::NamedTempFile;
 
-/// The largest header that the safetensors format allows, in bytes.
-const MAX_HEADER: u64 = 100_000_000;
+/// Names the files of a folder of weights in several.
+const INDEX: &str = "model.safetensors.index.json";
+
+const CONFIG: &str = "config.json";
+const TOKENIZER: &str = "tokenizer.json";
 
 /// Files beside the weights that decide what a model reads and says: its shape, its tokens, its chat template.
 const SETTINGS: [&str; 7] = [
-    "config.json",
+    CONFIG,
     "generation_config.json",
-    "tokenizer.json",
+    TOKENIZER,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
@@ -28,10 +39,13 @@ const SETTINGS: [&str; 7] = [
 pub struct ModelFiles {
     path: PathBuf,
     weights: Vec<PathBuf>,
+    /// Whether the tokenizer would cut prompts or fill them up.
+    limited: bool,
 }
 
 impl ModelFiles {
-    /// Looks at `path` and checks that every weight file is complete.
+    /// Looks at `path` and checks what the runtime would choke on: files that are missing or damaged, and a configuration
+    /// that cannot be or that the weights do not hold.
     ///
     /// # Errors
     /// [`Error::Model`] names what is missing or damaged.
@@ -40,54 +54,52 @@ impl ModelFiles {
             path: path.into(),
             why,
         };
-        let weights = if path.is_file() {
-            if !is_gguf(path) {
+        // It would be asked the hub for a repository of another name.
+        if path.to_str().is_none() {
+            return Err(fail(
+                "the path is not UTF-8, and the runtime opens no other; rename it".into(),
+            ));
+        }
+        let (weights, limited) = match fs::metadata(path) {
+            Ok(found) if found.is_dir() => folder(path).map_err(fail)?,
+            Ok(found) if !is_gguf(path) || !found.is_file() => {
                 return Err(fail(
                     "not a .gguf file; name a model folder or a GGUF file".into(),
                 ));
             }
-            vec![path.to_path_buf()]
-        } else if path.is_dir() {
-            for name in ["config.json", "tokenizer.json"] {
-                let text = std::fs::read_to_string(path.join(name))
-                    .map_err(|e| fail(format!("{name}: {e}")))?;
-                serde_json::from_str::<serde::de::IgnoredAny>(&text).map_err(|e| {
-                    fail(format!("{name} is not valid JSON ({e}); download it again"))
-                })?;
+            Ok(_) => {
+                let header = weights(path, gguf::read).map_err(fail)?;
+                gguf::fit(&header).map_err(|why| fail(format!("{why}; choose another file")))?;
+                (vec![path.to_path_buf()], false)
             }
-            let mut found: Vec<PathBuf> = std::fs::read_dir(path)
-                .map_err(|e| fail(e.to_string()))?
-                .flatten()
-                .map(|entry| entry.path())
-                .filter(|file| file.extension().is_some_and(|e| e == "safetensors"))
-                .collect();
-            found.sort();
-            found
-        } else {
-            return Err(fail("no such folder or file; check --model".into()));
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(fail("no such folder or file; check --model".into()));
+            }
+            Err(e) => return Err(fail(e.to_string())),
         };
-        if weights.is_empty() {
-            return Err(fail(
-                "holds no *.safetensors; convert the weights or name a GGUF file".into(),
-            ));
-        }
-        for file in &weights {
-            let name = file
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            let checked = if is_gguf(file) {
-                check_gguf(file)
-            } else {
-                check_safetensors(file)
-            };
-            checked.map_err(|why| fail(format!("{name} {why}; download it again")))?;
-        }
         Ok(Self {
             path: path.into(),
             weights,
+            limited,
         })
+    }
+
+    /// A copy of the tokenizer without its limits, if it would cut prompts or fill them up; it is gone when it is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if it cannot be read or written.
+    pub(crate) fn unlimited_tokenizer(&self) -> Result<Option<NamedTempFile>, Error> {
+        if !self.limited {
+            return Ok(None);
+        }
+        let file = self.path.join(TOKENIZER);
+        let copy = || {
+            let text = fs::read(&file)?;
+            let mut copy = tempfile::Builder::new().suffix(".json").tempfile()?;
+            copy.write_all(&tokenizer::unlimited(&text).map_err(io::Error::other)?)?;
+            Ok(copy)
+        };
+        copy().map(Some).map_err(unreadable(&file))
     }
 
     /// The folder or file.
@@ -100,18 +112,9 @@ impl ModelFiles {
         is_gguf(&self.path)
     }
 
-    /// The folder's or file's name in lower case, without `.gguf`: the `{model}` in `head_scores/{model}_{kind}.json`.
+    /// The model's name, as its score files have it; see [`model_name`].
     pub fn name(&self) -> String {
-        let full = self
-            .path
-            .canonicalize()
-            .unwrap_or_else(|_| self.path.clone());
-        let name = full
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .to_lowercase();
-        name.strip_suffix(".gguf").unwrap_or(&name).to_string()
+        model_name(&self.path)
     }
 
     /// SHA-256 over the weight files, in hexadecimal.
@@ -119,7 +122,7 @@ impl ModelFiles {
     /// # Errors
     /// [`Error::Model`] if a file cannot be read.
     pub fn digest(&self) -> Result<String, Error> {
-        Ok(hexadecimal(self.hash_weights()?))
+        Ok(self.hash_weights()?.hexadecimal())
     }
 
     /// SHA-256 over everything that answers depend on, in hexadecimal: the weights, and of a folder the configuration,
@@ -132,20 +135,20 @@ impl ModelFiles {
         for name in SETTINGS {
             let file = self.path.join(name);
             if file.is_file() {
-                let bytes = std::fs::read(&file).map_err(unreadable(&file))?;
+                let bytes = fs::read(&file).map_err(unreadable(&file))?;
                 // Names and lengths keep files apart: text that moves from one to the next is a change.
                 hash.update(format!("{name} {}\n", bytes.len()));
                 hash.update(bytes);
             }
         }
-        Ok(hexadecimal(hash))
+        Ok(hash.hexadecimal())
     }
 
-    fn hash_weights(&self) -> Result<Sha256, Error> {
-        let mut hash = Sha256::new();
+    fn hash_weights(&self) -> Result<Digest, Error> {
+        let mut hash = Digest::default();
         for file in &self.weights {
-            let copied = File::open(file).and_then(|mut f| std::io::copy(&mut f, &mut hash));
-            copied.map_err(unreadable(file))?;
+            let read = File::open(file).and_then(|f| hash.read(f));
+            read.map_err(unreadable(file))?;
         }
         Ok(hash)
     }
@@ -158,65 +161,82 @@ fn unreadable(file: &Path) -> impl FnOnce(std::io::Error) -> Error {
     }
 }
 
-fn hexadecimal(hash: Sha256) -> String {
-    hash.finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
-
 fn is_gguf(path: &Path) -> bool {
     path.extension()
         .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
 }
 
-/// Compares the header's tensor ranges with the file's length; the tensors themselves are not read.
-fn check_safetensors(path: &Path) -> Result<(), String> {
-    let mut file = File::open(path).map_err(|e| e.to_string())?;
-    let length = file.metadata().map_err(|e| e.to_string())?.len();
-    let mut prefix = [0; 8];
-    file.read_exact(&mut prefix)
-        .map_err(|_| "is empty".to_string())?;
-    let header = u64::from_le_bytes(prefix);
-    if header > MAX_HEADER || header + 8 > length {
-        return Err("is truncated or not in the safetensors format".into());
+/// Checks a model folder; its weights, and whether its tokenizer would cut prompts or fill them up.
+fn folder(path: &Path) -> Result<(Vec<PathBuf>, bool), String> {
+    let again = |name: &str| {
+        let name = name.to_string();
+        move |why: String| format!("{name} {why}; download it again")
+    };
+    let settings: Value = serde_json::from_slice(&bytes(path, CONFIG)?)
+        .map_err(|e| format!("{CONFIG} is not valid JSON ({e}); download it again"))?;
+    let limited = tokenizer::read(&bytes(path, TOKENIZER)?).map_err(again(TOKENIZER))?;
+    for name in SETTINGS.iter().filter(|name| name.ends_with(".json")) {
+        if path.join(name).exists() {
+            serde_json::from_slice::<IgnoredAny>(&bytes(path, name)?)
+                .map_err(|e| format!("{name} is not valid JSON ({e}); download it again"))?;
+        }
     }
-    let mut bytes = Vec::new();
-    file.take(header)
-        .read_to_end(&mut bytes)
-        .map_err(|e| e.to_string())?;
-    let metadata: Metadata =
-        serde_json::from_slice(&bytes).map_err(|e| format!("has a damaged header ({e})"))?;
-    let expected = 8 + header + metadata.data_len() as u64;
-    if expected != length {
-        return Err(format!(
-            "is truncated: {length} bytes, its header promises {expected}"
-        ));
+    let entries = fs::read_dir(path).map_err(|e| e.to_string())?;
+    let mut found: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|file| file.extension().is_some_and(|e| e == "safetensors"))
+        .collect();
+    found.sort();
+    if found.is_empty() {
+        return Err("holds no *.safetensors; convert the weights or name a GGUF file".into());
     }
-    Ok(())
-}
-
-fn check_gguf(path: &Path) -> Result<(), String> {
-    let mut file = File::open(path).map_err(|e| e.to_string())?;
-    let length = file.metadata().map_err(|e| e.to_string())?.len();
-    let content = candle_core::quantized::gguf_file::Content::read(&mut file).map_err(|e| {
-        format!(
-            "is truncated or not in the GGUF format ({})",
-            first_line(&e.to_string())
-        )
-    })?;
-    for (name, info) in &content.tensor_infos {
-        let blocks = info.shape.elem_count() / info.ggml_dtype.block_size();
-        let end = content.tensor_data_offset
-            + info.offset
-            + (blocks * info.ggml_dtype.type_size()) as u64;
-        if end > length {
+    for name in promised(path)? {
+        if !path.join(&name).is_file() {
             return Err(format!(
-                "is truncated: tensor {name} ends at byte {end} of {length}"
+                "{name:?} is missing ({INDEX} names it); download it"
             ));
         }
     }
-    Ok(())
+    let mut tensors = Vec::new();
+    for file in &found {
+        tensors.extend(weights(file, safetensors::read)?);
+    }
+    let runs = |name: &str| NormalLoaderType::from_causal_lm_name(name).is_ok();
+    config::check(&settings, runs, &tensors).map_err(|why| format!("{CONFIG} {why}"))?;
+    Ok((found, limited))
+}
+
+/// The files that an index of weights names.
+fn promised(folder: &Path) -> Result<BTreeSet<String>, String> {
+    if !folder.join(INDEX).exists() {
+        return Ok(BTreeSet::new());
+    }
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: std::collections::HashMap<String, String>,
+    }
+    let index: Index = serde_json::from_slice(&bytes(folder, INDEX)?)
+        .map_err(|e| format!("{INDEX} is no index ({e}); download it again"))?;
+    Ok(index.weight_map.into_values().collect())
+}
+
+/// A file of a model folder.
+fn bytes(folder: &Path, name: &str) -> Result<Vec<u8>, String> {
+    let file = folder.join(name);
+    let read = read::regular(&file).and_then(|_| fs::read(&file));
+    read.map_err(|e| format!("{name} cannot be read: {e}"))
+}
+
+/// Checks the header of a file of weights.
+fn weights<T>(
+    file: &Path,
+    check: impl FnOnce(BufReader<File>, u64) -> Result<T, String>,
+) -> Result<T, String> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let opened = read::regular(file).and_then(|found| Ok((File::open(file)?, found.len())));
+    let (opened, length) = opened.map_err(|e| format!("{name} cannot be read: {e}"))?;
+    check(BufReader::new(opened), length).map_err(|why| format!("{name} {why}; download it again"))
 }
 
 pub(crate) fn first_line(text: &str) -> &str {

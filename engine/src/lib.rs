@@ -13,6 +13,7 @@
 //! ```
 #![deny(missing_docs)]
 
+pub mod check;
 mod error;
 mod files;
 mod generate;

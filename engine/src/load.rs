@@ -1,6 +1,6 @@
 //! From a path to a running model.
 
-use crate::{Error, ModelFiles, files::first_line};
+use crate::{Error, ModelFiles, check::guard, files::first_line};
 use headkv_plugin::{
     Compression, HeadKv, ModelShape,
     hook::{Model, Panels},
@@ -14,7 +14,6 @@ use mistralrs_core::{
 };
 use std::{
     num::NonZeroUsize,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     str::FromStr,
     sync::{Arc, Mutex},
@@ -145,11 +144,7 @@ impl Engine {
     pub fn load(options: LoadOptions, attention: Attention) -> Result<Self, Error> {
         let files = ModelFiles::open(&options.model)?;
         let device = options.device.open()?;
-        let load = || {
-            catch_unwind(AssertUnwindSafe(|| {
-                pipeline(&files, &device, options.device, &attention)
-            }))
-        };
+        let load = || guard::quietly(|| pipeline(&files, &device, options.device, &attention));
         let loaded = match &attention {
             Attention::Compressed(compression) => {
                 HeadKv::with_prompts(compression.clone(), options.prompts)?.scope(load)
@@ -162,10 +157,10 @@ impl Engine {
         let pipeline = match loaded {
             Ok(Ok(pipeline)) => pipeline,
             Ok(Err(e)) => return Err(refused(&files, &root_message(&*e))),
-            Err(_) => {
+            Err(why) => {
                 return Err(refused(
                     &files,
-                    "the runtime could not read it; check its config.json",
+                    &format!("the runtime cannot load it ({why}); check its config.json"),
                 ));
             }
         };
@@ -306,6 +301,8 @@ fn pipeline(
     attention: &Attention,
 ) -> Result<LoadedPipeline, Box<dyn std::error::Error>> {
     let folder = |path: &Path| path.to_string_lossy().into_owned();
+    // Lies there until the model is loaded.
+    let unlimited = files.unlimited_tokenizer()?;
     let loader: Box<dyn Loader> = if files.is_gguf() {
         let (dir, file) = (
             files.path().parent().unwrap_or(Path::new(".")),
@@ -329,8 +326,9 @@ fn pipeline(
         .build()
     } else {
         let id = Some(folder(files.path()));
-        NormalLoaderBuilder::new(NormalSpecificConfig::default(), None, None, id, false, None)
-            .build(None)?
+        let tokenizer = unlimited.as_ref().map(|file| folder(file.path()));
+        let settings = NormalSpecificConfig::default();
+        NormalLoaderBuilder::new(settings, None, tokenizer, id, false, None).build(None)?
     };
     let dtype = if on == Device::Cpu {
         ModelDType::F32

@@ -12,11 +12,11 @@ use crate::{
 };
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use headkv_files::{interrupt, shell};
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 /// Measures what KV compression costs in quality, and what it saves in memory and time.
@@ -207,24 +207,14 @@ fn command(command: Command) -> Result<bool> {
 
 /// Runs a grid and shows what came out; false if prompts failed or it was interrupted.
 fn run(grid: &Grid, options: &session::Options, out: &Path) -> Result<bool> {
-    static STOP: AtomicBool = AtomicBool::new(false);
-    // A second Ctrl-C ends at once.
-    ctrlc::set_handler(|| {
-        if STOP.swap(true, Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("\nstopping after this answer; press Ctrl-C again to stop at once");
-    })?;
-    let command = std::env::args()
-        .skip(1)
-        .map(quoted)
-        .fold("headkv-eval".to_string(), |line, word| line + " " + &word);
+    let stop = interrupt::flag("stopping after this answer")?;
+    let command = shell::command_line("headkv-eval", std::env::args_os().skip(1));
     let outcome = Session {
         grid,
         options,
         out,
         command: &command,
-        stop: &STOP,
+        stop,
     }
     .run()?;
     if !outcome.started() {
@@ -262,14 +252,4 @@ fn run(grid: &Grid, options: &session::Options, out: &Path) -> Result<bool> {
     }
     eprintln!("report: {}", page.display());
     Ok(outcome.complete())
-}
-
-/// A word as a shell would have to be given it.
-fn quoted(word: String) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_./,:=@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
 }

@@ -1,10 +1,10 @@
 //! A backend that runs the model in this process, and the only file here that knows the plugin and the engine.
 
 use crate::{
-    Backend, Completion, Error, Failure, Job, Variant, grid::Methods, row, store::Heads, suggest,
+    Backend, Completion, Error, Failure, Job, Variant, grid::Methods, store::Heads, suggest,
 };
 use headkv_engine::{Attention, Device, Engine, LoadOptions, ModelFiles, Request};
-use headkv_plugin::{Compression, HeadScores, Policy, methods};
+use headkv_plugin::{Compression, HeadScores, Policy, methods, scores::Kind};
 use std::{fs, path::Path};
 
 /// A model in this process.
@@ -162,11 +162,17 @@ pub fn variants(grid: &Methods, model: &Path, score_folder: &Path) -> Result<Vec
             }
             for file in files {
                 let bytes = read_scores(&file)?;
-                for &beta in &grid.beta {
+                let own = [entry.defaults.beta];
+                let betas = if grid.beta.is_empty() {
+                    &own[..]
+                } else {
+                    &grid.beta
+                };
+                for &beta in betas {
                     let variant = Variant {
                         beta: Some(beta),
                         scores: Some(file.clone()),
-                        scores_digest: Some(row::digest(&[&bytes])),
+                        scores_digest: Some(headkv_files::sha256(&[&bytes])),
                         ..plain.clone()
                     };
                     compression(&variant)?;
@@ -204,13 +210,14 @@ pub fn label(grid: &Methods) -> Result<Variant, Error> {
         return Ok(Variant::new(method));
     }
     let by_head = entry.as_ref().is_some_and(|entry| entry.needs_scores);
-    let beta = one("beta", &grid.beta, &[])?.filter(|_| by_head);
+    let own = entry.as_ref().map(|entry| entry.defaults.beta);
+    let beta = one("beta", &grid.beta, &[])?.or(own).filter(|_| by_head);
     let scores = one("scores", &grid.scores, &[])?;
     let bytes = scores.as_deref().map(read_scores).transpose()?;
     Ok(Variant {
         capacity: one("capacity", &grid.capacity, &default.capacity)?,
         beta,
-        scores_digest: bytes.map(|bytes| row::digest(&[&bytes])),
+        scores_digest: bytes.map(|bytes| headkv_files::sha256(&[&bytes])),
         scores,
         settings: grid.parameters.settings(),
         ..Variant::new(method)
@@ -241,10 +248,9 @@ fn read_scores(file: &Path) -> Result<Vec<u8>, Error> {
     })
 }
 
-fn head_choice(name: &str) -> Result<headkv_plugin::config::HeadChoice, Error> {
-    let quoted = serde_json::Value::String(name.into());
-    let known = ["copy", "enhanced", "reason"];
-    serde_json::from_value(quoted)
+fn head_choice(name: &str) -> Result<Kind, Error> {
+    let known = Kind::ALL.map(Kind::name);
+    name.parse()
         .map_err(|_| Error::Option(suggest::unknown("head choice", name, known)))
 }
 
@@ -262,7 +268,7 @@ fn compression(variant: &Variant) -> Result<Compression, Error> {
     let config = Compression {
         method: variant.method.clone(),
         capacity: variant.capacity.unwrap_or(base.capacity),
-        beta: variant.beta.unwrap_or(base.beta),
+        beta: variant.beta.or(base.beta),
         scores: variant.scores.clone(),
         ..base
     };

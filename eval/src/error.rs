@@ -14,14 +14,6 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// A file cannot be written.
-    #[error("cannot write {}: {source}; choose another folder with --out", path.display())]
-    Write {
-        /// The file or folder.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
     /// A line or record that is not what it should be.
     #[error("{}, line {line}: {why}", path.display())]
     Line {
@@ -40,9 +32,9 @@ pub enum Error {
         /// What is wrong with it, and the fix.
         why: String,
     },
-    /// Another run writes to the folder.
-    #[error("{} is in use by another run; wait for it or choose another folder with --out", .0.display())]
-    Locked(PathBuf),
+    /// A file of results cannot be read, written or locked.
+    #[error(transparent)]
+    Files(#[from] headkv_files::Error),
     /// An option or a key of a grid file with a wrong value.
     #[error("{0}")]
     Option(String),
@@ -67,13 +59,6 @@ impl Error {
 
     pub(crate) fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Read {
-            path: path.into(),
-            source,
-        }
-    }
-
-    pub(crate) fn write(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
-        move |source| Self::Write {
             path: path.into(),
             source,
         }

@@ -22,7 +22,6 @@ mod gpu_memory;
 pub mod grid;
 pub mod home;
 pub mod job;
-pub mod lines;
 pub mod metrics;
 mod progress;
 pub mod protocol;

@@ -1,8 +1,8 @@
 //! One answer, and the key that names everything it depends on.
 
 use crate::{Sample, Variant, job::Completion};
+use headkv_files::sha256;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 /// What a row's version begins with; raised whenever the same key would get another answer or score, so that old rows
 /// are run again and never averaged with new ones.
@@ -161,7 +161,7 @@ pub fn key(sample: &Sample, model: &Model, variant: &Variant) -> String {
         sample.max_tokens,
         sample.stop,
         sample.scoring.metric(),
-        short(&digest(&[sample.scoring.expected().as_bytes()])),
+        short(&sha256(&[sample.scoring.expected().as_bytes()])),
         version(),
     )
 }
@@ -176,19 +176,7 @@ fn prompt_digest(sample: &Sample) -> String {
         u8::from(sample.prompt.chat),
         u8::from(sample.prompt.special),
     ];
-    digest(&[sample.prompt.text.as_bytes(), &framing])
-}
-
-/// SHA-256 over all parts, in hexadecimal.
-pub fn digest(parts: &[&[u8]]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update(part);
-    }
-    hash.finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    sha256(&[sample.prompt.text.as_bytes(), &framing])
 }
 
 #[cfg(test)]

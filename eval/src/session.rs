@@ -7,18 +7,18 @@ use crate::{
     engine::{self, InProcess},
     grid::Grid,
     home::home,
-    lines, report,
+    report,
     row::{self, Model},
     runner::{self, Summary},
     shard::Shard,
     store::{Heads, Results, Run, Store},
 };
+use headkv_files::whole;
 use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::Instant,
 };
-use tokenizers::Tokenizer;
 
 /// Where answers come from and rows go to.
 #[derive(Clone, Debug, clap::Args)]
@@ -199,11 +199,10 @@ impl Session<'_> {
 
     fn endpoint(&self, url: &str, path: &Path, variants: Vec<Variant>) -> Result<Ready, Error> {
         let file = path.join("tokenizer.json");
-        let tokenizer = Tokenizer::from_file(&file).map_err(|e| {
-            Error::file(
-                &file,
-                format!("{e}; name the folder of the server's model with --model"),
-            )
+        let tokenizer = headkv_haystack::tokenizer::read(&file).map_err(|e| {
+            Error::Option(format!(
+                "{e}; name the folder of the server's model with --model"
+            ))
         })?;
         let folder = path
             .file_name()
@@ -308,9 +307,9 @@ pub fn write_reports(
     options: &report::Options,
 ) -> Result<PathBuf, Error> {
     let tables = report::tables(&results.rows);
-    lines::write_whole(&to.join("report.md"), &report::markdown(&tables))?;
-    lines::write_whole(&to.join("report.csv"), &report::csv(&tables))?;
+    whole::write(&to.join("report.md"), &report::markdown(&tables))?;
+    whole::write(&to.join("report.csv"), &report::csv(&tables))?;
     let page = to.join("report.html");
-    lines::write_whole(&page, &report::html(results, options)?)?;
+    whole::write(&page, &report::html(results, options)?)?;
     Ok(page)
 }

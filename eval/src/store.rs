@@ -3,16 +3,11 @@
 //! A folder holds `rows.jsonl` ([`Row`](crate::Row)), `prompts.jsonl` (each prompt once), `heads.jsonl` ([`Heads`]) and
 //! `runs.jsonl` ([`Run`]). Every file only grows by whole lines; a line that a crash tore is dropped at the next start.
 
-use crate::{
-    Error, Row, Variant,
-    lines::{append, open_lines, read_lines, write_lines},
-    row::BENCHMARKS,
-    suggest,
-};
+use crate::{Error, Row, Variant, row::BENCHMARKS, suggest};
+use headkv_files::{Lines, Lock, lines, whole::write_lines};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    fs::{self, File, TryLockError},
     path::{Path, PathBuf},
 };
 
@@ -59,28 +54,22 @@ pub struct Run {
 /// A folder of results, locked against other runs.
 pub struct Store {
     dir: PathBuf,
-    rows: File,
-    prompts: File,
+    rows: Lines,
+    prompts: Lines,
     done: HashSet<String>,
     known_prompts: HashSet<String>,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Store {
     /// Opens a folder, making it if it is not there, and repairs torn lines.
     ///
     /// # Errors
-    /// [`Error::Locked`] while another run holds the folder; a folder that cannot be written; a malformed line.
+    /// [`Error::Files`] while another run holds the folder; a folder that cannot be written; a malformed line.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        fs::create_dir_all(dir).map_err(Error::write(dir))?;
-        let path = dir.join(LOCK);
-        let lock = File::create(&path).map_err(Error::write(&path))?;
-        lock.try_lock().map_err(|e| match e {
-            TryLockError::WouldBlock => Error::Locked(dir.into()),
-            TryLockError::Error(source) => Error::Write { path, source },
-        })?;
-        let (rows, lines) = open_lines::<Row>(&dir.join(ROWS))?;
-        let (prompts, texts) = open_lines::<PromptLine>(&dir.join(PROMPTS))?;
+        let lock = Lock::take(&dir.join(LOCK))?;
+        let (rows, lines) = Lines::open::<Row>(&dir.join(ROWS))?;
+        let (prompts, texts) = Lines::open::<PromptLine>(&dir.join(PROMPTS))?;
         Ok(Self {
             dir: dir.into(),
             rows,
@@ -103,16 +92,16 @@ impl Store {
     /// Adds a row, and its prompt if it is new.
     ///
     /// # Errors
-    /// [`Error::Write`].
+    /// [`Error::Files`].
     pub fn add(&mut self, row: &Row, prompt: &str) -> Result<(), Error> {
         if self.known_prompts.insert(row.prompt.clone()) {
             let line = PromptLine {
                 digest: row.prompt.clone(),
                 text: prompt.into(),
             };
-            append(&mut self.prompts, &line).map_err(Error::write(&self.dir.join(PROMPTS)))?;
+            self.prompts.add(&line)?;
         }
-        append(&mut self.rows, row).map_err(Error::write(&self.dir.join(ROWS)))?;
+        self.rows.add(row)?;
         if row.error.is_none() {
             self.done.insert(row.key.clone());
         }
@@ -122,7 +111,7 @@ impl Store {
     /// Remembers what each head keeps under a variant.
     ///
     /// # Errors
-    /// [`Error::Write`], or a malformed line in the file.
+    /// [`Error::Files`], or a malformed line in the file.
     pub fn add_heads(&self, heads: &Heads) -> Result<(), Error> {
         self.add_once(HEADS, heads)
     }
@@ -130,7 +119,7 @@ impl Store {
     /// Remembers how the run was started.
     ///
     /// # Errors
-    /// [`Error::Write`], or a malformed line in the file.
+    /// [`Error::Files`], or a malformed line in the file.
     pub fn add_run(&self, run: &Run) -> Result<(), Error> {
         self.add_once(RUNS, run)
     }
@@ -140,12 +129,11 @@ impl Store {
         name: &str,
         item: &T,
     ) -> Result<(), Error> {
-        let path = self.dir.join(name);
-        let (mut file, items) = open_lines::<T>(&path)?;
-        if items.contains(item) {
-            return Ok(());
+        let (mut lines, items) = Lines::open::<T>(&self.dir.join(name))?;
+        if !items.contains(item) {
+            lines.add(item)?;
         }
-        append(&mut file, item).map_err(Error::write(&path))
+        Ok(())
     }
 }
 
@@ -176,14 +164,13 @@ impl Results {
             ));
         }
         Ok(Self {
-            rows: latest(read_lines(&path)?.0),
-            prompts: read_lines::<PromptLine>(&dir.join(PROMPTS))?
-                .0
+            rows: latest(lines::read(&path)?),
+            prompts: lines::read::<PromptLine>(&dir.join(PROMPTS))?
                 .into_iter()
                 .map(|prompt| (prompt.digest, prompt.text))
                 .collect(),
-            heads: read_lines(&dir.join(HEADS))?.0,
-            runs: read_lines(&dir.join(RUNS))?.0,
+            heads: lines::read(&dir.join(HEADS))?,
+            runs: lines::read(&dir.join(RUNS))?,
         })
     }
 
@@ -234,7 +221,7 @@ impl Results {
     /// Writes a folder that [`Results::read`] and [`Store::open`] understand; each file appears whole or not at all.
     ///
     /// # Errors
-    /// [`Error::Locked`], [`Error::Write`].
+    /// [`Error::Files`].
     pub fn write(&self, dir: &Path) -> Result<(), Error> {
         let _lock = Store::open(dir)?;
         let mut prompts: Vec<_> = self
@@ -249,7 +236,8 @@ impl Results {
         write_lines(&dir.join(PROMPTS), &prompts)?;
         write_lines(&dir.join(HEADS), &self.heads)?;
         write_lines(&dir.join(RUNS), &self.runs)?;
-        write_lines(&dir.join(ROWS), &self.rows)
+        write_lines(&dir.join(ROWS), &self.rows)?;
+        Ok(())
     }
 }
 
@@ -271,6 +259,7 @@ fn latest(rows: Vec<Row>) -> Vec<Row> {
 mod tests {
     use super::*;
     use crate::row::tests::row;
+    use std::fs;
 
     #[test]
     fn rows_survive_and_torn_ones_are_dropped() {
@@ -315,7 +304,11 @@ mod tests {
     fn two_runs_refuse_each_other() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        assert!(matches!(Store::open(dir.path()), Err(Error::Locked(_))));
+        let locked = Store::open(dir.path()).err().unwrap();
+        assert!(matches!(
+            locked,
+            Error::Files(headkv_files::Error::Locked(_))
+        ));
         drop(store);
         Store::open(dir.path()).unwrap();
     }

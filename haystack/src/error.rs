@@ -7,13 +7,8 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file or folder.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Files(#[from] headkv_files::Error),
     /// A folder or file without any text for a haystack.
     #[error("{} holds no text; give a text file, or a folder with .txt files", .0.display())]
     NoText(PathBuf),
@@ -56,6 +51,28 @@ pub enum Error {
         /// The most that there can be.
         max: usize,
     },
+    /// A tokenizer that makes next to nothing of text.
+    #[error(
+        "the tokenizer makes {found} tokens of {bytes} bytes of text, where {wanted} are needed; its vocabulary is damaged"
+    )]
+    FewTokens {
+        /// Tokens of the text.
+        found: usize,
+        /// Bytes of the text.
+        bytes: usize,
+        /// Tokens that were asked for.
+        wanted: usize,
+    },
+    /// A context longer than any model's.
+    #[error(
+        "a context of {length} tokens is more than the {max} that there can be; ask for a shorter one"
+    )]
+    Endless {
+        /// Tokens of the context.
+        length: usize,
+        /// The most that there can be.
+        max: usize,
+    },
     /// A depth outside 0 to 100.
     #[error("depth {0} is outside 0 to 100 percent")]
     Depth(f64),
@@ -64,6 +81,14 @@ pub enum Error {
         "unknown template `{0}`; use plain, book, chat, or a text with {{context}} and then {{question}} in it"
     )]
     Template(String),
+    /// A file that is no tokenizer.
+    #[error("{} is no tokenizer ({why})", path.display())]
+    TokenizerFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Text could not be turned into tokens.
     #[error("tokenizer: {0}")]
     Tokenizer(#[from] tokenizers::Error),

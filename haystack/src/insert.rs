@@ -1,6 +1,6 @@
 //! Puts a needle into a haystack, at a depth that is measured in tokens.
 
-use crate::{Error, Haystack};
+use crate::{Error, Haystack, Tokenized};
 use std::ops::Range;
 use tokenizers::Tokenizer;
 
@@ -28,29 +28,20 @@ impl<'t> Inserter<'t> {
     /// Prepares contexts of up to `max_tokens` tokens.
     ///
     /// # Errors
-    /// [`Error::Tokenizer`].
+    /// As [`Haystack::tokenize`].
     pub fn new(
         tokenizer: &'t Tokenizer,
         haystack: &Haystack,
         max_tokens: usize,
     ) -> Result<Self, Error> {
-        // Few tokens are longer than this on average; more text is fetched if they are.
-        let mut bytes = 6 * max_tokens.max(1);
-        loop {
-            let text = haystack.text(bytes);
-            let encoding = tokenizer.encode(text.as_str(), false)?;
-            if encoding.len() >= max_tokens {
-                let offsets = encoding.get_offsets().iter().take(max_tokens);
-                let ends: Vec<_> = offsets.map(|&(_, end)| end).collect();
-                return Ok(Self {
-                    tokenizer,
-                    text,
-                    ends,
-                    max_tokens,
-                });
-            }
-            bytes *= 2;
-        }
+        let Tokenized { text, mut ends } = haystack.tokenize(tokenizer, max_tokens)?;
+        ends.truncate(max_tokens);
+        Ok(Self {
+            tokenizer,
+            text,
+            ends,
+            max_tokens,
+        })
     }
 
     /// A context of `length` tokens, the needle included, with the needle at `depth` percent.

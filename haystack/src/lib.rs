@@ -1,4 +1,5 @@
-//! Long contexts with needles in them: text, facts, where they are put, and where they are found again.
+//! Long contexts with needles in them: text, facts, where they are put, where they are found again, and what answers are
+//! worth.
 //!
 //! ```
 //! use headkv_haystack::{Haystack, Inserter, Template, needle};
@@ -16,6 +17,7 @@
 //! ```
 #![deny(missing_docs)]
 
+pub mod answer;
 mod error;
 pub mod haystack;
 pub mod insert;
@@ -24,9 +26,10 @@ pub mod pattern;
 pub mod span;
 pub mod template;
 pub mod text;
+pub mod tokenizer;
 
 pub use error::Error;
-pub use haystack::Haystack;
+pub use haystack::{Haystack, Tokenized};
 pub use insert::{Context, Inserter};
 pub use needle::Needle;
 pub use pattern::Patterns;

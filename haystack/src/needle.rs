@@ -2,7 +2,7 @@
 
 use crate::Error;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{fs, path::Path};
+use std::path::Path;
 
 /// A needle, with the field names of the original's `needles.jsonl`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -41,7 +41,7 @@ impl From<Line> for Needle {
 /// Reads a file with one needle per line, as JSON; empty lines are skipped.
 ///
 /// # Errors
-/// [`Error::Read`], [`Error::Line`] for a line that is no needle, [`Error::NoNeedles`] for an empty file.
+/// [`Error::Files`], [`Error::Line`] for a line that is no needle, [`Error::NoNeedles`] for an empty file.
 pub fn read(path: &Path) -> Result<Vec<Needle>, Error> {
     let needles = lines(path)?;
     if needles.is_empty() {
@@ -52,11 +52,7 @@ pub fn read(path: &Path) -> Result<Vec<Needle>, Error> {
 
 /// Reads JSON Lines.
 pub(crate) fn lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Error> {
-    let text = fs::read_to_string(path).map_err(|source| Error::Read {
-        path: path.into(),
-        source,
-    })?;
-    parse_lines(path, &text)
+    parse_lines(path, &headkv_files::read::text(path)?)
 }
 
 pub(crate) fn parse_lines<T: DeserializeOwned>(path: &Path, text: &str) -> Result<Vec<T>, Error> {

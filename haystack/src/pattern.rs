@@ -37,15 +37,31 @@ pub enum Builtin {
     Reasoning,
 }
 
+/// A line of a pattern file; one that has variables is no pattern.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(try_from = "serde_json::Value")]
 enum Line {
-    Variables { variables: BTreeMap<String, Values> },
+    Variables(BTreeMap<String, Values>),
     Pattern(Pattern),
 }
 
+impl TryFrom<serde_json::Value> for Line {
+    type Error = serde_json::Error;
+
+    // Tried one after the other they would only say that neither fits.
+    fn try_from(mut line: serde_json::Value) -> Result<Self, Self::Error> {
+        match line.get_mut("variables") {
+            Some(variables) => serde_json::from_value(variables.take()).map(Self::Variables),
+            None => serde_json::from_value(line).map(Self::Pattern),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "a variable is a list of texts, or {\"from\": 10, \"to\": 99} with whole numbers"
+)]
 enum Values {
     Texts(Vec<String>),
     Numbers { from: u64, to: u64 },
@@ -60,7 +76,10 @@ struct Pattern {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "`needle` is a text, or a list of sentences in any order"
+)]
 enum Sentences {
     Text(String),
     AnyOrder(Vec<String>),
@@ -70,9 +89,17 @@ impl Patterns {
     /// Reads a pattern file; a plain needle file is one without variables.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::Line`], [`Error::NoNeedles`].
+    /// [`Error::Files`], [`Error::Line`], [`Error::NoNeedles`].
     pub fn read(path: &Path) -> Result<Self, Error> {
         Self::new(path, needle::lines(path)?)
+    }
+
+    /// The patterns of a text; `path` is what errors name.
+    ///
+    /// # Errors
+    /// [`Error::Line`], [`Error::NoNeedles`].
+    pub fn parse(path: &Path, text: &str) -> Result<Self, Error> {
+        Self::new(path, needle::parse_lines(path, text)?)
     }
 
     /// The project's own patterns.
@@ -87,9 +114,7 @@ impl Patterns {
                 include_str!("../patterns/reasoning.jsonl"),
             ),
         };
-        let path = Path::new(name);
-        let read = needle::parse_lines(path, text).and_then(|lines| Self::new(path, lines));
-        read.expect("the built-in patterns are tested")
+        Self::parse(Path::new(name), text).expect("the built-in patterns are tested")
     }
 
     fn new(path: &Path, lines: Vec<Line>) -> Result<Self, Error> {
@@ -100,7 +125,7 @@ impl Patterns {
         };
         for line in lines {
             match line {
-                Line::Variables { variables } => all.variables.extend(variables),
+                Line::Variables(variables) => all.variables.extend(variables),
                 Line::Pattern(pattern) => all.patterns.push(pattern),
             }
         }
@@ -299,6 +324,25 @@ mod tests {
             "p.jsonl: variable `a` has 0 values, but 2 are needed"
         );
         assert!(message(r#"{"variables": {}}"#).contains("holds no needles"));
+        for (text, why) in [
+            (r#"{"needle": "N"}"#, "missing field `question`"),
+            (
+                r#"{"needle": 7, "question": "Q", "real_needle": "R"}"#,
+                "`needle` is a text, or a list",
+            ),
+            (
+                r#"{"variables": {"a": 7}}"#,
+                "a variable is a list of texts, or {\"from\": 10",
+            ),
+            (r#"{"variables": 7}"#, "expected a map"),
+            ("7", "expected struct Pattern"),
+        ] {
+            let message = message(text);
+            assert!(
+                message.starts_with("p.jsonl, line 1: ") && message.contains(why),
+                "{message}"
+            );
+        }
     }
 
     #[test]

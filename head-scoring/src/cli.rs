@@ -1,13 +1,24 @@
 //! The command line.
 
 use crate::{
-    Error, Kind, Meta, ScoreFile, Scorer, example::Grid, heatmap, run::Progress, show::Shown,
+    Error, Kind, Meta, ScoreFile, Scorer,
+    example::{self, Grid},
+    heatmap,
+    run::Progress,
+    show::Shown,
 };
 use clap::{Args, Parser, Subcommand};
 use headkv_engine::{Device, LoadOptions};
+use headkv_files::terminal::{self, print, say};
 use headkv_haystack::{Haystack, Patterns, Template, pattern::Builtin};
+use headkv_plugin::HeadScores;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::{ffi::OsString, num::NonZeroUsize, path::PathBuf, sync::atomic::AtomicBool};
+use std::{
+    ffi::OsString,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
 
 /// Measures how much each attention head retrieves, for any model that mistral.rs loads.
 #[derive(Parser)]
@@ -124,6 +135,12 @@ pub struct Failure {
     pub code: u8,
 }
 
+impl From<headkv_files::Error> for Failure {
+    fn from(error: headkv_files::Error) -> Self {
+        Error::from(error).into()
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = if matches!(error, Error::Stopped { .. }) {
@@ -132,7 +149,7 @@ impl From<Error> for Failure {
             2
         };
         Self {
-            message: error.to_string(),
+            message: terminal::one_line(&error.to_string()),
             code,
         }
     }
@@ -152,19 +169,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>, stop: &AtomicBool) -> Resul
             Command::Convert(args) => convert(&args),
         }?),
         // Help and version are not mistakes.
-        Err(asked) if !asked.use_stderr() => {
-            print!("{asked}");
-            Ok(())
-        }
+        Err(asked) if !asked.use_stderr() => Ok(print(&asked.to_string())?),
         Err(wrong) => {
             // The first paragraph says what is wrong; the rest repeats the usage.
             let text = wrong.to_string();
-            let lines = text
-                .trim_start_matches("error: ")
-                .lines()
-                .take_while(|line| !line.is_empty());
+            let first = text.split("\n\n").next().unwrap_or_default();
             Err(Failure {
-                message: lines.map(str::trim).collect::<Vec<_>>().join(" "),
+                message: terminal::one_line(first.trim_start_matches("error: ")),
                 code: 2,
             })
         }
@@ -172,6 +183,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, stop: &AtomicBool) -> Resul
 }
 
 fn score(args: &Score, stop: &AtomicBool) -> Result<(), Error> {
+    let depths: Vec<f64> = args.depths.iter().map(|depth| depth + 0.0).collect();
     let patterns = match (&args.needles, args.kind) {
         (Some(file), _) => Patterns::read(file)?,
         (None, Kind::Reasoning) => Patterns::builtin(Builtin::Reasoning),
@@ -185,11 +197,12 @@ fn score(args: &Score, stop: &AtomicBool) -> Result<(), Error> {
         ),
     };
     let draws = args.draws.map_or(patterns.len(), NonZeroUsize::get);
+    example::check(draws, &args.lengths, &depths)?;
     let grid = Grid {
         needles: patterns.draw(args.seed, draws)?,
         haystack,
         lengths: args.lengths.clone(),
-        depths: args.depths.clone(),
+        depths,
         template: args.template.clone(),
     };
     let scorer = Scorer::load(LoadOptions {
@@ -201,7 +214,7 @@ fn score(args: &Score, stop: &AtomicBool) -> Result<(), Error> {
     let out = args
         .out
         .clone()
-        .unwrap_or_else(|| format!("head_scores/{}_{}.json", settings.model, args.kind).into());
+        .unwrap_or_else(|| HeadScores::path(Path::new("head_scores"), &settings.model, args.kind));
     let bar = progress_bar(examples.iter().map(|example| example.prompt.len()).sum());
     let mut resumed = false;
     let show = |Progress {
@@ -222,14 +235,13 @@ fn score(args: &Score, stop: &AtomicBool) -> Result<(), Error> {
     };
     let meta = scorer.run(&settings, &examples, &out, args.batch.get(), stop, show)?;
     bar.finish();
-    print!("{}", Shown::read(&out)?.report(10));
-    eprintln!(
+    say(&format!(
         "{} of {} examples counted; wrote {}",
         meta.counted,
         meta.total,
         out.display()
-    );
-    Ok(())
+    ));
+    Ok(print(&Shown::read(&out)?.report(10))?)
 }
 
 /// Counts prompt tokens, because time goes with them.
@@ -241,15 +253,15 @@ fn progress_bar(tokens: usize) -> ProgressBar {
 
 fn show(args: &Show) -> Result<(), Error> {
     let first = Shown::read(&args.file)?;
-    print!("{}", first.report(args.top));
+    print(&first.report(args.top))?;
     if let Some(other) = &args.other {
         let other = Shown::read(other)?;
         let comparison = first.comparison(&other, args.top)?;
-        print!("\n{}\n{comparison}", other.report(args.top));
+        print(&format!("\n{}\n{comparison}", other.report(args.top)))?;
     }
     if let Some(svg) = &args.svg {
         heatmap::svg(&first.scores, &args.file.display().to_string(), svg)?;
-        eprintln!("wrote {}", svg.display());
+        say(&format!("wrote {}", svg.display()));
     }
     Ok(())
 }
@@ -270,9 +282,9 @@ fn convert(args: &Convert) -> Result<(), Error> {
         None => Meta::remove(&args.out)?,
     }
     let ((layers, heads), (_, examples)) = (merged.shape(), merged.examples());
-    eprintln!(
+    say(&format!(
         "wrote {}: {layers} layers x {heads} heads, {examples} examples a head",
         args.out.display()
-    );
+    ));
     Ok(())
 }

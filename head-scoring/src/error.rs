@@ -16,9 +16,44 @@ pub enum Error {
     /// A score file that cannot be read or cannot rank heads.
     #[error(transparent)]
     Scores(#[from] headkv_plugin::Error),
-    /// An unknown estimator.
-    #[error("unknown kind `{0}`; use retrieval, enhanced or reasoning")]
-    Kind(String),
+    /// A file cannot be read, written or locked.
+    #[error(transparent)]
+    Files(#[from] headkv_files::Error),
+    /// Nothing is asked for.
+    #[error("nothing to score: no {0}; give at least one")]
+    Nothing(&'static str),
+    /// A value that would count twice.
+    #[error("{what} {value} is given twice; give it once")]
+    Twice {
+        /// `length` or `depth`.
+        what: &'static str,
+        /// The value.
+        value: String,
+    },
+    /// More than any run could answer.
+    #[error(
+        "{draws} needles at {lengths} lengths and {depths} depths are {examples} examples of {tokens} tokens together, \
+         more than the {most} examples or {most_tokens} tokens that a run may have; draw fewer"
+    )]
+    TooMany {
+        /// Needles.
+        draws: usize,
+        /// Lengths.
+        lengths: usize,
+        /// Depths.
+        depths: usize,
+        /// Their product, or the largest number.
+        examples: usize,
+        /// Tokens of all contexts, or the largest number.
+        tokens: usize,
+        /// The most examples.
+        most: usize,
+        /// The most tokens.
+        most_tokens: usize,
+    },
+    /// A model whose output cannot be compared.
+    #[error("the model's output is not a number; its weights are damaged, download them again")]
+    NotANumber,
     /// A needle whose answer is not in the prompt, so that attention to it cannot be measured.
     #[error(
         "needle {needle}: of the tokens of its real_needle `{text}` only {:.0} % stand together in the prompt, and more \
@@ -60,16 +95,6 @@ pub enum Error {
         /// Examples in all.
         total: usize,
     },
-    /// A file cannot be read or written.
-    #[error("cannot {verb} {}: {source}", path.display())]
-    File {
-        /// What was tried.
-        verb: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
     /// A file of an unfinished run that this run cannot continue.
     #[error("{} {why}; delete it, or choose another --out", path.display())]
     Session {
@@ -78,9 +103,6 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// A file of an unfinished run that another run is writing.
-    #[error("{} is being written by another run; wait for that one, or choose another --out", .0.display())]
-    Locked(PathBuf),
     /// A file beside a score file that does not say how it was made.
     #[error("{} does not say how the scores were made ({why}); delete it", path.display())]
     Meta {
@@ -101,15 +123,4 @@ pub enum Error {
     /// A picture could not be drawn.
     #[error("cannot draw the heatmap: {0}")]
     Draw(String),
-}
-
-impl Error {
-    /// Wraps an input or output error: `verb` is what was tried, such as "read".
-    pub(crate) fn file(
-        verb: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::File { verb, path, source }
-    }
 }

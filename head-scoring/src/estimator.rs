@@ -1,76 +1,30 @@
 //! The estimators: what one example says about one head.
 
-use crate::Error;
-use serde::{Deserialize, Serialize};
-use std::{fmt, ops::Range, str::FromStr};
+use headkv_plugin::scores::Kind;
+use std::ops::Range;
 
-/// How a head's score is estimated.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// The share of the needle that the head copied (Wu et al. 2024, arXiv 2404.15574, section 2).
-    Retrieval,
-    /// The attention that the head gave to the needle (Fu et al. 2024, arXiv 2410.19258, section 3.2).
-    Enhanced,
-    /// The same on examples that need reasoning, counted on the right answer's tokens (Fu et al., section 3.2).
-    Reasoning,
-}
-
-impl Kind {
-    /// All kinds.
-    pub const ALL: [Self; 3] = [Self::Retrieval, Self::Enhanced, Self::Reasoning];
-
-    /// The `{kind}` in `head_scores/{model}_{kind}.json`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Retrieval => "retrieval",
-            Self::Enhanced => "enhanced",
-            Self::Reasoning => "reasoning",
-        }
-    }
-
-    /// One head's score in one example, from what it saw as each token of `generated` was chosen.
-    ///
-    /// `needle` are the positions in `prompt` that count, N of them. Retrieval adds 1/N for every step whose most
-    /// attended token lies in the needle and is the token generated. The others add the attention on those of the N
-    /// most attended tokens that lie in the needle, divided by N.
-    pub fn score(
-        self,
-        sights: &[Sight],
-        generated: &[u32],
-        prompt: &[u32],
-        needle: &Range<usize>,
-    ) -> f64 {
-        let copied =
-            |sight: &Sight, token: u32| needle.contains(&sight.top) && prompt[sight.top] == token;
-        let steps = sights.iter().zip(generated);
-        let sum: f64 = match self {
-            Self::Retrieval => steps
-                .filter(|(sight, token)| copied(sight, **token))
-                .count() as f64,
-            Self::Enhanced | Self::Reasoning => {
-                added(steps.map(|(sight, _)| f64::from(sight.mass)))
-            }
-        };
-        sum / needle.len() as f64
-    }
-}
-
-impl FromStr for Kind {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self, Error> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.name() == name)
-            .ok_or_else(|| Error::Kind(name.into()))
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
+/// One head's score in one example, from what it saw as each token of `generated` was chosen.
+///
+/// `needle` are the positions in `prompt` that count, N of them. Retrieval adds 1/N for every step whose most
+/// attended token lies in the needle and is the token generated. The others add the attention on those of the N
+/// most attended tokens that lie in the needle, divided by N.
+pub fn score(
+    kind: Kind,
+    sights: &[Sight],
+    generated: &[u32],
+    prompt: &[u32],
+    needle: &Range<usize>,
+) -> f64 {
+    let copied =
+        |sight: &Sight, token: u32| needle.contains(&sight.top) && prompt[sight.top] == token;
+    let steps = sights.iter().zip(generated);
+    let sum: f64 = match kind {
+        Kind::Retrieval => steps
+            .filter(|(sight, token)| copied(sight, **token))
+            .count() as f64,
+        Kind::Enhanced | Kind::Reasoning => added(steps.map(|(sight, _)| f64::from(sight.mass))),
+    };
+    sum / needle.len() as f64
 }
 
 /// Where one head looked as one token was chosen.
@@ -83,8 +37,8 @@ pub struct Sight {
 }
 
 impl Sight {
-    /// What matters of one row of attention logits, over all positions.
-    pub fn new(logits: &[f32], needle: &Range<usize>) -> Self {
+    /// What matters of one row of attention logits, over all positions; `None` if they are no numbers.
+    pub fn new(logits: &[f32], needle: &Range<usize>) -> Option<Self> {
         let top = logits
             .iter()
             .enumerate()
@@ -92,15 +46,18 @@ impl Sight {
         let most = logits[top];
         let weight = |x: f32| f64::from(x - most).exp();
         let total: f64 = logits.iter().map(|&x| weight(x)).sum();
+        if !total.is_finite() {
+            return None;
+        }
         let mut sorted = logits.to_vec();
         let rank = needle.len().clamp(1, logits.len()) - 1;
         let (_, least, _) = sorted.select_nth_unstable_by(rank, |a, b| b.total_cmp(a));
         let seen = logits[needle.clone()].iter().filter(|x| **x >= *least);
         let mass = added(seen.map(|&x| weight(x))) / total;
-        Self {
+        Some(Self {
             top,
             mass: mass as f32,
-        }
+        })
     }
 }
 
@@ -120,13 +77,19 @@ mod tests {
         let sight = |top| Sight { top, mass: 0.0 };
         // Copied; looked at the needle but wrote something else; looked beside the needle; copied.
         let sights = [sight(1), sight(2), sight(4), sight(3)];
-        let score = Kind::Retrieval.score(&sights, &[11, 99, 14, 13], &prompt, &(1..4));
+        let score = score(
+            Kind::Retrieval,
+            &sights,
+            &[11, 99, 14, 13],
+            &prompt,
+            &(1..4),
+        );
         assert_eq!(score, 2.0 / 3.0);
     }
 
     #[test]
     fn enhanced_adds_the_mass_of_the_top_tokens_in_the_needle() {
-        let row = |attention: [f32; 5]| Sight::new(&attention.map(f32::ln), &(1..3));
+        let row = |attention: [f32; 5]| Sight::new(&attention.map(f32::ln), &(1..3)).unwrap();
         // The two most attended tokens are 1 and 3: only 1 lies in the needle.
         let first = row([0.05, 0.5, 0.1, 0.3, 0.05]);
         assert_eq!(first.top, 1);
@@ -134,7 +97,7 @@ mod tests {
         let second = row([0.1, 0.3, 0.4, 0.1, 0.1]);
         assert!((second.mass - 0.7).abs() < 1e-6);
         for kind in [Kind::Enhanced, Kind::Reasoning] {
-            let score = kind.score(&[first, second], &[0, 0], &[0; 5], &(1..3));
+            let score = score(kind, &[first, second], &[0, 0], &[0; 5], &(1..3));
             assert!((score - 1.2 / 2.0).abs() < 1e-6);
         }
     }
@@ -142,13 +105,13 @@ mod tests {
     #[test]
     fn nothing_seen_is_zero_and_not_minus_zero() {
         // The needle is none of the two most attended tokens.
-        let unseen = Sight::new(&[3.0, 2.0, 0.0, 0.0], &(2..4));
+        let unseen = Sight::new(&[3.0, 2.0, 0.0, 0.0], &(2..4)).unwrap();
         assert!(unseen.mass.is_sign_positive());
         for (kind, sights) in Kind::ALL
             .map(|kind| [(kind, vec![unseen]), (kind, vec![])])
             .concat()
         {
-            let score = kind.score(&sights, &[9], &[0; 4], &(2..4));
+            let score = score(kind, &sights, &[9], &[0; 4], &(2..4));
             assert!(
                 score == 0.0 && score.is_sign_positive(),
                 "{kind}: {score:?}"
@@ -168,7 +131,7 @@ mod tests {
             logits.rotate_left(bounds[0].index(len));
             let (a, b) = (bounds[0].index(len), bounds[1].index(len));
             let needle = a.min(b)..a.max(b) + 1;
-            let sight = Sight::new(&logits, &needle);
+            let sight = Sight::new(&logits, &needle).unwrap();
 
             let mut order: Vec<usize> = (0..len).collect();
             order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
@@ -181,14 +144,13 @@ mod tests {
     }
 
     #[test]
-    fn names_are_the_only_kinds() {
-        for kind in Kind::ALL {
-            assert_eq!(kind.name().parse::<Kind>().unwrap(), kind);
+    fn what_is_no_number_is_not_seen() {
+        for (at, bad) in [(0, f32::NAN), (2, f32::NAN), (1, f32::INFINITY)] {
+            let mut logits = [1.0, 0.0, 2.0];
+            logits[at] = bad;
+            assert_eq!(Sight::new(&logits, &(1..2)), None);
         }
-        let message = "copying".parse::<Kind>().unwrap_err().to_string();
-        assert_eq!(
-            message,
-            "unknown kind `copying`; use retrieval, enhanced or reasoning"
-        );
+        // A masked position is seen by nobody.
+        assert!(Sight::new(&[1.0, f32::NEG_INFINITY], &(0..1)).is_some());
     }
 }

@@ -9,6 +9,12 @@ use std::ops::Range;
 /// reworded, such as "Because he is ..." for "... because he is ...".
 pub const LEAST_OVERLAP: f64 = 0.5;
 
+/// The most examples of a run.
+pub const MOST_EXAMPLES: usize = 1_000_000;
+
+/// The most tokens of all contexts of a run: the prompts are kept while it lasts, four bytes a token.
+pub const MOST_TOKENS: usize = 1 << 28;
+
 /// What examples are made of.
 #[derive(Clone, Debug)]
 pub struct Grid {
@@ -35,13 +41,76 @@ pub struct Example {
     pub answer: String,
 }
 
+/// Refuses what makes no run, before anything is made of it: `draws` needles at every length and depth.
+///
+/// # Errors
+/// [`Error::Nothing`], [`Error::Twice`], [`Error::TooMany`], a depth outside 0 to 100.
+pub fn check(draws: usize, lengths: &[usize], depths: &[f64]) -> Result<(), Error> {
+    for (what, count) in [
+        ("needles", draws),
+        ("lengths", lengths.len()),
+        ("depths", depths.len()),
+    ] {
+        if count == 0 {
+            return Err(Error::Nothing(what));
+        }
+    }
+    if let Some(depth) = depths.iter().find(|d| !(0.0..=100.0).contains(*d)) {
+        return Err(headkv_haystack::Error::Depth(*depth).into());
+    }
+    twice("length", lengths)?;
+    twice("depth", depths)?;
+    let each = draws.saturating_mul(depths.len());
+    let examples = each.saturating_mul(lengths.len());
+    let all = lengths
+        .iter()
+        .fold(0usize, |all, &length| all.saturating_add(length));
+    let tokens = each.saturating_mul(all);
+    // A single example that is too long is not one too many: the model's context has a message of its own.
+    if examples > MOST_EXAMPLES || (examples > lengths.len() && tokens > MOST_TOKENS) {
+        return Err(Error::TooMany {
+            draws,
+            lengths: lengths.len(),
+            depths: depths.len(),
+            examples,
+            tokens,
+            most: MOST_EXAMPLES,
+            most_tokens: MOST_TOKENS,
+        });
+    }
+    Ok(())
+}
+
+fn twice<T: PartialEq + std::fmt::Display>(what: &'static str, values: &[T]) -> Result<(), Error> {
+    for (at, value) in values.iter().enumerate() {
+        if values[..at].contains(value) {
+            return Err(Error::Twice {
+                what,
+                value: value.to_string(),
+            });
+        }
+    }
+    Ok(())
+}
+
 impl Grid {
     /// All examples, needle by needle, each by length and then depth.
     ///
     /// # Errors
-    /// A needle longer than a context, one that does not hold its `real_needle`, or a tokenizer without chat template.
+    /// As [`check`]; a length that leaves no room in the model's context, a needle longer than a context, one that does
+    /// not hold its `real_needle`, or a tokenizer without chat template.
     pub fn examples(&self, engine: &Engine) -> Result<Vec<Example>, Error> {
+        check(self.needles.len(), &self.lengths, &self.depths)?;
         let longest = self.lengths.iter().copied().max().unwrap_or(0);
+        if longest >= engine.context() {
+            // Before a text of that length is made.
+            return Err(headkv_engine::Error::TooLong {
+                prompt: longest,
+                answer: 1,
+                context: engine.context(),
+            }
+            .into());
+        }
         let inserter = Inserter::new(engine.tokenizer(), &self.haystack, longest)?;
         let mut examples =
             Vec::with_capacity(self.needles.len() * self.lengths.len() * self.depths.len());
@@ -75,5 +144,37 @@ impl Grid {
             }
         }
         Ok(examples)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_that_are_none_are_refused() {
+        let message = |draws, lengths: &[usize], depths: &[f64]| {
+            check(draws, lengths, depths).unwrap_err().to_string()
+        };
+        assert!(message(1, &[], &[0.0]).starts_with("nothing to score: no lengths"));
+        assert!(message(0, &[1], &[0.0]).starts_with("nothing to score: no needles"));
+        assert!(message(1, &[1], &[]).starts_with("nothing to score: no depths"));
+        assert!(message(1, &[5, 6, 5], &[0.0]).starts_with("length 5 is given twice"));
+        assert!(message(1, &[5], &[0.0, -0.0]).starts_with("depth -0 is given twice"));
+        assert!(message(1, &[5], &[0.0, f64::NAN]).starts_with("depth NaN is outside"));
+        let many = message(1_000_000_000_000, &[1000], &[0.0, 50.0]);
+        assert!(
+            many.starts_with(
+                "1000000000000 needles at 1 lengths and 2 depths are 2000000000000 examples"
+            ),
+            "{many}"
+        );
+        let large = message(1000, &[usize::MAX, 2], &[0.0]);
+        assert!(
+            large.contains("18446744073709551615 tokens together"),
+            "{large}"
+        );
+        check(60, &[1000, 2000, 4000], &[0.0, 50.0, 100.0]).unwrap();
+        check(1, &[usize::MAX], &[0.0]).unwrap();
     }
 }

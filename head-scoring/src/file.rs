@@ -1,40 +1,31 @@
 //! Score files.
 
 use crate::Error;
-use headkv_plugin::HeadScores;
+use headkv_files::whole;
+use headkv_plugin::{HeadScores, ScoreLists};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
-use std::{
-    fs,
-    io::{self, Write},
-    path::{Path, PathBuf},
-};
-use tempfile::NamedTempFile;
+use std::path::{Path, PathBuf};
 
 /// Scores of every head in every counted example, in the original's format: one line of JSON,
 /// `{"layer-head": [score per example, ...], ...}`, layer by layer and head by head.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ScoreFile {
-    layers: usize,
-    heads: usize,
-    /// `layers x heads` lists, layer by layer.
-    lists: Vec<Vec<f64>>,
-}
+pub struct ScoreFile(ScoreLists);
 
 impl ScoreFile {
     /// A file without examples.
     pub fn new(layers: usize, heads: usize) -> Self {
-        Self {
+        Self(ScoreLists {
             layers,
             heads,
             lists: vec![Vec::new(); layers * heads],
-        }
+        })
     }
 
     /// Adds one example; `scores` is `layers x heads`, layer by layer.
     pub fn push(&mut self, scores: &[f64]) {
-        for (list, score) in self.lists.iter_mut().zip(scores) {
+        for (list, score) in self.0.lists.iter_mut().zip(scores) {
             list.push(*score);
         }
     }
@@ -42,31 +33,9 @@ impl ScoreFile {
     /// Reads and checks a file; heads may come in any order, and -0 is read as 0.
     ///
     /// # Errors
-    /// As [`HeadScores::read`].
+    /// As [`ScoreLists::read`].
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let means = HeadScores::read(path)?;
-        let text = fs::read_to_string(path).map_err(Error::file("read", path))?;
-        // As the original does: what follows the first line is not part of the scores.
-        let first = text.lines().next().unwrap_or_default();
-        let lists: Map<String, Value> = serde_json::from_str(first)
-            .or_else(|_| serde_json::from_str(&text))
-            .unwrap_or_default();
-        let list = |(layer, head): (usize, usize)| -> Vec<f64> {
-            let list = lists
-                .get(&format!("{layer}-{head}"))
-                .and_then(Value::as_array);
-            list.into_iter()
-                .flatten()
-                .filter_map(Value::as_f64)
-                .map(|score| score + 0.0)
-                .collect()
-        };
-        let (layers, heads) = (means.layers(), means.heads());
-        Ok(Self {
-            layers,
-            heads,
-            lists: cells(layers, heads).map(list).collect(),
-        })
+        Ok(Self(ScoreLists::read(path)?))
     }
 
     /// Reads several files of one model and puts their examples together.
@@ -83,11 +52,11 @@ impl ScoreFile {
             };
             if all.shape() != file.shape() {
                 return Err(Error::Shapes {
-                    first: (paths[0].clone(), all.layers, all.heads),
-                    second: (path.clone(), file.layers, file.heads),
+                    first: (paths[0].clone(), all.0.layers, all.0.heads),
+                    second: (path.clone(), file.0.layers, file.0.heads),
                 });
             }
-            for (list, more) in all.lists.iter_mut().zip(file.lists) {
+            for (list, more) in all.0.lists.iter_mut().zip(file.0.lists) {
                 list.extend(more);
             }
         }
@@ -96,18 +65,18 @@ impl ScoreFile {
 
     /// The same lists given to other heads, as a control: a good file must beat it.
     pub fn shuffled(mut self, seed: u64) -> Self {
-        self.lists.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+        self.0.lists.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
         self
     }
 
     /// Layers, and query heads per layer.
     pub fn shape(&self) -> (usize, usize) {
-        (self.layers, self.heads)
+        (self.0.layers, self.0.heads)
     }
 
     /// The fewest and the most examples that a head has.
     pub fn examples(&self) -> (usize, usize) {
-        let counts = || self.lists.iter().map(Vec::len);
+        let counts = || self.0.lists.iter().map(Vec::len);
         (counts().min().unwrap_or(0), counts().max().unwrap_or(0))
     }
 
@@ -116,17 +85,12 @@ impl ScoreFile {
     /// # Errors
     /// As [`HeadScores::new`]: nothing but zeros cannot rank heads.
     pub fn means(&self) -> Result<HeadScores, Error> {
-        let mean = |list: &Vec<f64>| list.iter().sum::<f64>() / list.len().max(1) as f64;
-        Ok(HeadScores::new(
-            self.layers,
-            self.heads,
-            self.lists.iter().map(mean).collect(),
-        )?)
+        Ok(self.0.means()?)
     }
 
     /// The file's one line.
     pub fn to_json(&self) -> String {
-        let named = cells(self.layers, self.heads).zip(&self.lists);
+        let named = cells(self.0.layers, self.0.heads).zip(&self.0.lists);
         let map: Map<_, _> = named
             .map(|((layer, head), list)| (format!("{layer}-{head}"), json!(list)))
             .collect();
@@ -136,30 +100,14 @@ impl ScoreFile {
     /// Writes the file, whole or not at all.
     ///
     /// # Errors
-    /// [`Error::File`].
+    /// [`Error::Files`].
     pub fn write(&self, path: &Path) -> Result<(), Error> {
-        write(path, &self.to_json())
+        Ok(whole::write(path, self.to_json())?)
     }
 }
 
 fn cells(layers: usize, heads: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..layers).flat_map(move |layer| (0..heads).map(move |head| (layer, head)))
-}
-
-/// Writes a file, whole or not at all; missing folders are made.
-pub(crate) fn write(path: &Path, text: &str) -> Result<(), Error> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let written = || {
-        fs::create_dir_all(folder)?;
-        let mut file = readable(folder)?;
-        file.write_all(text.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)
-    };
-    written().map(|_| ()).map_err(Error::file("write", path))
 }
 
 /// A path with something added to its last name: what is there stays there, so that no two paths become one.
@@ -169,18 +117,11 @@ pub(crate) fn appended(path: &Path, end: &str) -> PathBuf {
     whole.into()
 }
 
-/// A temporary file for everybody to read, where files have such permissions: by default they are private.
-fn readable(folder: &Path) -> io::Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    builder.tempfile_in(folder)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::fs;
 
     proptest! {
         #[test]
@@ -246,34 +187,5 @@ mod tests {
         fs::write(&path, r#"{"0-0": [-0.0, 1.5], "0-1": [-0, -0e3]}"#).unwrap();
         let file = ScoreFile::read(&path).unwrap();
         assert_eq!(file.to_json(), "{\"0-0\":[0.0,1.5],\"0-1\":[0.0,0.0]}\n");
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn others_may_read_what_is_written() {
-        use std::os::unix::fs::PermissionsExt;
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s.json");
-        ScoreFile::new(1, 1).write(&path).unwrap();
-        // The user's mask can take this away from both files, but not from one.
-        let usual = dir.path().join("usual");
-        fs::write(&usual, "").unwrap();
-        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o644;
-        assert_eq!(mode(&path), mode(&usual));
-    }
-
-    #[test]
-    fn an_unwritable_place_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("file");
-        fs::write(&file, "").unwrap();
-        let message = ScoreFile::new(1, 1)
-            .write(&file.join("s.json"))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            message.starts_with("cannot write ") && message.contains("s.json"),
-            "{message}"
-        );
     }
 }

@@ -1,6 +1,7 @@
 //! Heatmaps of head scores, layers x heads, for the terminal and as SVG.
 
-use crate::{Error, file};
+use crate::Error;
+use headkv_files::{terminal, whole};
 use headkv_plugin::HeadScores;
 use plotters::{
     prelude::*,
@@ -44,12 +45,10 @@ const SCALE: i32 = 16;
 /// Writes a heatmap as SVG; dark is little, bright is much (viridis, which colour-blind people read too).
 ///
 /// # Errors
-/// [`Error::Draw`], [`Error::File`].
+/// [`Error::Draw`], [`Error::Files`].
 pub fn svg(scores: &HeadScores, title: &str, path: &Path) -> Result<(), Error> {
-    file::write(
-        path,
-        &draw(scores, title).map_err(|e| Error::Draw(e.to_string()))?,
-    )
+    let svg = draw(scores, &terminal::one_line(title)).map_err(|e| Error::Draw(e.to_string()))?;
+    Ok(whole::write(path, svg)?)
 }
 
 fn draw(scores: &HeadScores, title: &str) -> Result<String, Box<dyn std::error::Error>> {

@@ -8,7 +8,6 @@
 //! 2410.19258, section 3.2).
 #![deny(missing_docs)]
 
-pub mod answer;
 pub mod cli;
 pub mod compare;
 mod error;
@@ -23,7 +22,7 @@ pub mod session;
 pub mod show;
 
 pub use error::Error;
-pub use estimator::Kind;
 pub use file::ScoreFile;
+pub use headkv_plugin::scores::Kind;
 pub use meta::{Meta, Settings};
 pub use run::Scorer;

@@ -1,34 +1,27 @@
 //! The program; see [`head_scoring::cli`].
 
-use std::{
-    env,
-    process::{self, ExitCode},
-    sync::atomic::{AtomicBool, Ordering},
-};
+use headkv_files::{interrupt, terminal};
+use std::{env, process::ExitCode, sync::atomic::AtomicBool};
 use tracing_subscriber::EnvFilter;
 
-/// Set by the first Ctrl-C; the second one ends the program at once.
-static STOP: AtomicBool = AtomicBool::new(false);
-
 fn main() -> ExitCode {
+    static NEVER: AtomicBool = AtomicBool::new(false);
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Colours would reach files, and a closed stderr is no reason to fail.
+        .with_ansi(false)
+        .log_internal_errors(false)
         .init();
-    let handled = ctrlc::set_handler(|| {
-        if STOP.swap(true, Ordering::Relaxed) {
-            process::exit(130);
-        }
-        eprintln!("\nstopping after this example; press Ctrl-C again to stop at once");
+    let stop = interrupt::flag("stopping after this example").unwrap_or_else(|error| {
+        terminal::say(&format!("Ctrl-C will end the program at once: {error}"));
+        &NEVER
     });
-    if let Err(error) = handled {
-        eprintln!("Ctrl-C will end the program at once: {error}");
-    }
-    match head_scoring::cli::run(env::args_os(), &STOP) {
+    match head_scoring::cli::run(env::args_os(), stop) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {}", failure.message);
+            terminal::say(&format!("error: {}", failure.message));
             ExitCode::from(failure.code)
         }
     }

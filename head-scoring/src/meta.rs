@@ -1,6 +1,7 @@
 //! What is told of a score file's making, beside it.
 
 use crate::{Error, Kind, file};
+use headkv_files::{read, whole};
 use headkv_haystack::Needle;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -70,15 +71,13 @@ impl Meta {
     /// What lies beside a score file; `None` if nothing does, as beside the original project's files.
     ///
     /// # Errors
-    /// [`Error::Meta`] for a file that says something else, [`Error::File`].
+    /// [`Error::Meta`] for a file that says something else, [`Error::Files`].
     pub fn beside(scores: &Path) -> Result<Option<Self>, Error> {
         let path = Self::path(scores);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::file("read", path)(error)),
+        let Some(bytes) = read::bytes_if_there(&path)? else {
+            return Ok(None);
         };
-        serde_json::from_str(&text).map(Some).map_err(|e| {
+        serde_json::from_slice(&bytes).map(Some).map_err(|e| {
             let why = e.to_string();
             Error::Meta { path, why }
         })
@@ -87,20 +86,21 @@ impl Meta {
     /// Writes it beside a score file.
     ///
     /// # Errors
-    /// [`Error::File`].
+    /// [`Error::Files`].
     pub fn write(&self, scores: &Path) -> Result<(), Error> {
-        file::write(&Self::path(scores), &format!("{:#}\n", json!(self)))
+        let text = format!("{:#}\n", json!(self));
+        Ok(whole::write(&Self::path(scores), text)?)
     }
 
     /// Removes what lies beside a score file, if anything does.
     ///
     /// # Errors
-    /// [`Error::File`].
+    /// [`Error::Files`].
     pub fn remove(scores: &Path) -> Result<(), Error> {
         let path = Self::path(scores);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(Error::file("remove", path)(error))
+                Err(headkv_files::Error::io("remove", path)(error).into())
             }
             _ => Ok(()),
         }

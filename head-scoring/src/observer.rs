@@ -5,7 +5,7 @@
 //! with the context.
 
 use crate::estimator::Sight;
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{D, DType, Error, Result, Tensor};
 use headkv_plugin::{Compression, HeadKv};
 use mistralrs_core::attention_hook::{
     AttendCx, AttentionHook, HookedSequence, ModelHook, ModelInfo, SeqInfo,
@@ -137,12 +137,15 @@ impl Layer {
         let query = cx.q.get(row)?;
         let last = query.narrow(1, query.dim(1)? - 1, 1)?;
         let logits = logits(&last, &self.keys, cx)?;
-        self.sights.push(
-            logits
-                .par_iter()
-                .map(|head| Sight::new(head, needle))
-                .collect(),
-        );
+        let heads = logits.par_iter().map(|head| Sight::new(head, needle));
+        let heads: Option<_> = heads.collect();
+        let heads = heads.ok_or_else(|| {
+            Error::msg(format!(
+                "the attention of layer {} is not a number; the model's weights are damaged, download them again",
+                cx.layer
+            ))
+        })?;
+        self.sights.push(heads);
         Ok(())
     }
 }

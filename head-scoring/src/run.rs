@@ -1,14 +1,16 @@
 //! Runs a model over examples and collects the scores of its heads.
 
 use crate::{
-    Error, Kind, Meta, ScoreFile, Settings, answer,
+    Error, Kind, Meta, ScoreFile, Settings, estimator,
     example::{Example, Grid},
     file,
     observer::Observer,
     session::{Outcome, Session},
 };
 use headkv_engine::{Attention, Device, Engine, LoadOptions, ModelFiles, Request};
-use sha2::{Digest, Sha256};
+use headkv_files::{sha256, shell};
+use headkv_haystack::answer;
+use headkv_plugin::linear;
 use std::{
     path::{Path, PathBuf},
     sync::{
@@ -86,7 +88,7 @@ impl Scorer {
         Ok(Settings {
             model: self.engine.files().name(),
             weights_sha256: self.engine.files().digest()?,
-            tokenizer_sha256: sha256(tokenizer.as_bytes()),
+            tokenizer_sha256: sha256(&[tokenizer.as_bytes()]),
             device: self.device.to_string(),
             kind,
             needles: grid.needles.clone(),
@@ -95,7 +97,7 @@ impl Scorer {
             depths: grid.depths.clone(),
             template: grid.template.to_string(),
             max_tokens,
-            prompts_sha256: sha256(&prompts.collect::<Vec<u8>>()),
+            prompts_sha256: sha256(&[&prompts.collect::<Vec<u8>>()]),
             tool: concat!("head-scoring ", env!("CARGO_PKG_VERSION")).into(),
         })
     }
@@ -125,7 +127,11 @@ impl Scorer {
     ) -> Result<Vec<Outcome>, Error> {
         let request =
             |example: &&Example| Request::new(example.prompt.clone(), max_tokens).stop_at(STOP);
-        let requests: Vec<Request> = examples.iter().map(request).collect();
+        let mut requests: Vec<Request> = examples.iter().map(request).collect();
+        // Damaged weights spoil every output, so that looking at one is enough; the observer looks at all attention.
+        if let Some(first) = requests.first_mut() {
+            first.keep_logits = true;
+        }
         for example in examples {
             self.observer.watch(&example.prompt, example.needle.clone());
         }
@@ -143,7 +149,8 @@ impl Scorer {
             for steps in layers.unwrap_or_default() as crate::observer::Sights {
                 for head in 0..steps.first().map_or(0, Vec::len) {
                     let sights: Vec<_> = steps.iter().map(|heads| heads[head]).collect();
-                    let score = kind.score(
+                    let score = estimator::score(
+                        kind,
                         &sights,
                         &generation.tokens,
                         &example.prompt,
@@ -159,9 +166,18 @@ impl Scorer {
                 scores,
             }
         };
+        let answers = answers?;
+        if answers
+            .iter()
+            .flat_map(|answer| &answer.logits)
+            .flatten()
+            .any(|x| x.is_nan())
+        {
+            return Err(Error::NotANumber);
+        }
         Ok(examples
             .iter()
-            .zip(answers?)
+            .zip(answers)
             .zip(sights)
             .map(outcome)
             .collect())
@@ -175,7 +191,7 @@ impl Scorer {
             .max()
             .unwrap_or(0);
         let context = self.engine.context();
-        if prompt + max_tokens > context {
+        if prompt.saturating_add(max_tokens) > context {
             return Err(headkv_engine::Error::TooLong {
                 prompt,
                 answer: max_tokens,
@@ -203,7 +219,9 @@ impl Scorer {
         mut progress: impl FnMut(Progress),
     ) -> Result<Meta, Error> {
         self.check_lengths(examples, settings.max_tokens)?;
-        let mut session = Session::open(&unfinished(out), settings)?;
+        let shape = self.engine.shape();
+        let heads = shape.layers * shape.heads;
+        let mut session = Session::open(&unfinished(out), settings, examples.len(), heads)?;
         let left: Vec<usize> = (0..examples.len())
             .filter(|i| !session.done.contains_key(i))
             .collect();
@@ -225,7 +243,6 @@ impl Scorer {
             }
             progress(so_far(&session, examples));
         }
-        let shape = self.engine.shape();
         let mut scores = ScoreFile::new(shape.layers, shape.heads);
         session
             .done
@@ -258,7 +275,7 @@ impl Scorer {
             date: jiff::Timestamp::now()
                 .strftime("%Y-%m-%dT%H:%M:%SZ")
                 .to_string(),
-            command: command(),
+            command: shell::command_line("head-scoring", std::env::args_os().skip(1)),
         };
         meta.write(out)?;
         session.finish()?;
@@ -267,21 +284,25 @@ impl Scorer {
 }
 
 /// How many examples may decode together on a CPU without changing each other's scores by a bit. HeadKV's products sum
-/// every row in the same order up to 16 rows; a GGUF file's layers are not HeadKV's, and more rows than one are summed in
+/// every row in the same order up to [`linear::FEW`] rows; a GGUF file's layers are not HeadKV's, and more rows than one are summed in
 /// another order. On a GPU nothing keeps the order.
 fn together(device: Device, files: &ModelFiles) -> usize {
     match device {
         Device::Cuda(_) => usize::MAX,
         Device::Cpu if files.is_gguf() => 1,
-        Device::Cpu => 16,
+        Device::Cpu => linear::FEW,
     }
 }
 
 /// Scores are rounded to this: what lies below is noise of the order in which floats are added.
 const DECIMALS: f64 = 1e6;
 
+/// An example counts when its answer reaches more than this.
+const RIGHT: f64 = 0.5;
+
 fn right(outcome: &Outcome) -> bool {
-    outcome.f1 > answer::RIGHT
+    // A half that was rounded up is a half.
+    outcome.f1 > RIGHT + f64::EPSILON
 }
 
 fn so_far(session: &Session, examples: &[Example]) -> Progress {
@@ -299,29 +320,4 @@ fn so_far(session: &Session, examples: &[Example]) -> Progress {
 /// Where an unfinished run keeps its outcomes: `x.json` has `x.json.part`.
 pub fn unfinished(out: &Path) -> PathBuf {
     file::appended(out, ".part")
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
-
-/// The command line, as it can be typed anywhere.
-fn command() -> String {
-    let quoted = |arg: String| {
-        let plain = arg
-            .chars()
-            .all(|c| c.is_alphanumeric() || "-_./,:=%".contains(c));
-        if plain {
-            arg
-        } else {
-            format!("'{}'", arg.replace('\'', r"'\''"))
-        }
-    };
-    std::iter::once("head-scoring".into())
-        .chain(std::env::args().skip(1).map(quoted))
-        .collect::<Vec<_>>()
-        .join(" ")
 }

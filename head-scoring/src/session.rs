@@ -1,13 +1,9 @@
 //! An unfinished run on disk, so that it can be stopped and resumed.
 
 use crate::{Error, Settings};
+use headkv_files::Lines;
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeMap,
-    fs::{self, File, OpenOptions, TryLockError},
-    io::{Read, Write},
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 /// What came of one example.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -29,67 +25,44 @@ struct Line {
 
 /// The file of an unfinished run: its settings, then a line of JSON per example.
 pub struct Session {
-    path: PathBuf,
-    file: File,
+    lines: Lines,
     /// Outcomes by the number of their example.
     pub done: BTreeMap<usize, Outcome>,
 }
 
 impl Session {
-    /// Begins a run, or goes on with the one that was left there. A torn last line is cut off.
+    /// Begins a run of that many examples of a model with that many heads over all layers, or goes on with the one that
+    /// was left there. A torn last line is cut off.
     ///
     /// # Errors
-    /// [`Error::Locked`] while another run has the file open, [`Error::Session`] if it belongs to a run with other
-    /// settings, [`Error::File`].
-    pub fn open(path: &Path, settings: &Settings) -> Result<Self, Error> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(Error::file("write", folder))?;
-        }
-        let mut file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(path)
-            .map_err(Error::file("write", path))?;
-        // Held until the file is closed, even by a crash.
-        file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => Error::Locked(path.into()),
-            TryLockError::Error(error) => Error::file("lock", path)(error),
-        })?;
-        let mut text = String::new();
-        file.read_to_string(&mut text)
-            .map_err(Error::file("read", path))?;
-        let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
-        let mut lines = whole.lines();
-        let begun = lines.next();
-        let done = match begun {
-            Some(first) => outcomes(first, lines, settings).map_err(|why| Error::Session {
+    /// [`Error::Session`] if the file belongs to a run with other settings or holds what no such run writes;
+    /// [`Error::Files`], also while another run has it open.
+    pub fn open(
+        path: &Path,
+        settings: &Settings,
+        examples: usize,
+        heads: usize,
+    ) -> Result<Self, Error> {
+        let (mut lines, text) = Lines::open_alone(path)?;
+        let done = if text.is_empty() {
+            lines.add(settings)?;
+            BTreeMap::new()
+        } else {
+            parse(&text, settings, examples, heads).map_err(|why| Error::Session {
                 path: path.into(),
-                why: why.into(),
-            })?,
-            None => BTreeMap::new(),
+                why,
+            })?
         };
-        let write = || Error::file("write", path);
-        file.set_len(whole.len() as u64).map_err(write())?;
-        if begun.is_none() {
-            file.write_all((json(settings) + "\n").as_bytes())
-                .map_err(write())?;
-        }
-        Ok(Self {
-            path: path.into(),
-            file,
-            done,
-        })
+        Ok(Self { lines, done })
     }
 
     /// Adds an outcome.
     ///
     /// # Errors
-    /// [`Error::File`].
+    /// [`Error::Files`].
     pub fn add(&mut self, example: usize, outcome: Outcome) -> Result<(), Error> {
         let line = Line { example, outcome };
-        let written = self.file.write_all((json(&line) + "\n").as_bytes());
-        written.map_err(Error::file("write", &self.path))?;
+        self.lines.add(&line)?;
         self.done.insert(example, line.outcome);
         Ok(())
     }
@@ -97,38 +70,73 @@ impl Session {
     /// Removes the file: the run is finished.
     ///
     /// # Errors
-    /// [`Error::File`].
+    /// [`Error::Files`].
     pub fn finish(self) -> Result<(), Error> {
-        fs::remove_file(&self.path).map_err(Error::file("remove", &self.path))
+        let path = self.lines.path().to_path_buf();
+        // Some systems remove no file that is open.
+        drop(self.lines);
+        Ok(fs::remove_file(&path).map_err(headkv_files::Error::io("remove", path))?)
     }
 }
 
-/// What the lines behind the settings hold.
-fn outcomes<'a>(
-    begun: &str,
-    lines: impl Iterator<Item = &'a str>,
+/// The outcomes that an unfinished run's text holds: those of `examples` examples, of a model with that many heads.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse(
+    text: &str,
     settings: &Settings,
-) -> Result<BTreeMap<usize, Outcome>, &'static str> {
-    let begun: Settings = serde_json::from_str(begun).map_err(|_| "is not an unfinished run")?;
+    examples: usize,
+    heads: usize,
+) -> Result<BTreeMap<usize, Outcome>, String> {
+    let mut lines = text.lines().enumerate();
+    let begun = lines.next().map_or("", |(_, line)| line);
+    let begun: Settings =
+        serde_json::from_str(begun).map_err(|_| "is not an unfinished run".to_string())?;
     if begun != *settings {
-        return Err("was begun with other settings");
+        return Err("was begun with other settings".into());
     }
-    lines
-        .map(|line| match serde_json::from_str(line) {
-            Ok(Line { example, outcome }) => Ok((example, outcome)),
-            Err(_) => Err("is damaged"),
-        })
-        .collect()
+    let mut done = BTreeMap::new();
+    for (at, line) in lines {
+        let damaged = |why: String| format!("is damaged in line {}: {why}", at + 1);
+        let Line { example, outcome } =
+            serde_json::from_str(line).map_err(|e| damaged(e.to_string()))?;
+        if example >= examples {
+            return Err(damaged(format!(
+                "example {} of {examples}",
+                example.saturating_add(1)
+            )));
+        }
+        if let Some(why) = outcome.wrong(heads) {
+            return Err(damaged(why));
+        }
+        if done.insert(example, outcome).is_some() {
+            return Err(damaged(format!("example {} once more", example + 1)));
+        }
+    }
+    Ok(done)
 }
 
-fn json(value: &impl Serialize) -> String {
-    serde_json::json!(value).to_string()
+impl Outcome {
+    /// What no run writes.
+    fn wrong(&self, heads: usize) -> Option<String> {
+        let possible = |x: &f64| x.is_finite() && *x >= 0.0;
+        if !(possible(&self.f1) && self.f1 <= 1.0) {
+            return Some(format!("an F1 of {}", self.f1));
+        }
+        if self.scores.len() != heads {
+            return Some(format!("scores of {} heads of {heads}", self.scores.len()));
+        }
+        let score = self.scores.iter().find(|score| !possible(score))?;
+        Some(format!("a score of {score}"))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Kind;
+    use proptest::prelude::*;
 
     fn settings() -> Settings {
         Settings {
@@ -160,7 +168,7 @@ mod tests {
     fn a_run_goes_on_where_it_was_torn() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("new/s.json.part");
-        let mut session = Session::open(&path, &settings()).unwrap();
+        let mut session = Session::open(&path, &settings(), 4, 2).unwrap();
         session.add(3, outcome(1.0 / 3.0)).unwrap();
         session.add(1, outcome(2.0)).unwrap();
         drop(session);
@@ -169,7 +177,7 @@ mod tests {
         assert_eq!(lines, 3);
         for torn in 0..whole.len() {
             fs::write(&path, &whole[..torn]).unwrap();
-            let mut session = Session::open(&path, &settings()).unwrap();
+            let mut session = Session::open(&path, &settings(), 4, 2).unwrap();
             let before = whole[..torn].iter().filter(|byte| **byte == b'\n').count();
             assert_eq!(session.done.len(), before.saturating_sub(1));
             for (example, score) in [(3, 1.0 / 3.0), (1, 2.0)] {
@@ -179,7 +187,10 @@ mod tests {
             }
             assert_eq!(fs::read(&path).unwrap(), whole);
         }
-        Session::open(&path, &settings()).unwrap().finish().unwrap();
+        Session::open(&path, &settings(), 4, 2)
+            .unwrap()
+            .finish()
+            .unwrap();
         assert!(!path.exists());
     }
 
@@ -187,7 +198,7 @@ mod tests {
     fn other_settings_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.json.part");
-        Session::open(&path, &settings()).unwrap();
+        Session::open(&path, &settings(), 4, 2).unwrap();
         let others = [
             Settings {
                 max_tokens: 1,
@@ -199,28 +210,88 @@ mod tests {
             },
         ];
         for other in others {
-            let message = Session::open(&path, &other).err().unwrap().to_string();
+            let message = Session::open(&path, &other, 4, 2)
+                .err()
+                .unwrap()
+                .to_string();
             assert!(
                 message.contains("was begun with other settings; delete it"),
                 "{message}"
             );
         }
         fs::write(&path, "{}\n").unwrap();
-        let message = Session::open(&path, &settings()).err().unwrap().to_string();
+        let message = Session::open(&path, &settings(), 4, 2)
+            .err()
+            .unwrap()
+            .to_string();
         assert!(message.contains("is not an unfinished run"), "{message}");
     }
+
+    #[test]
+    fn lines_that_no_run_writes_are_refused() {
+        let begun = serde_json::to_string(&settings()).unwrap() + "\n";
+        let good = r#"{"example":3,"answer":"A","f1":1.0,"scores":[0.5,0.1]}"#;
+        let read = |line: &str| parse(&(begun.clone() + line), &settings(), 4, 2);
+        assert_eq!(read(good).unwrap().len(), 1);
+        for (from, to, why) in [
+            ("\"example\":3", "\"example\":4", "example 5 of 4"),
+            ("\"example\":3", "\"example\":18446744073709551615", "of 4"),
+            ("\"example\":3", "\"example\":-1", "line 2: invalid value"),
+            ("\"f1\":1.0", "\"f1\":7", "an F1 of 7"),
+            ("\"f1\":1.0", "\"f1\":-5", "an F1 of -5"),
+            ("[0.5,0.1]", "[0.5]", "scores of 1 heads of 2"),
+            ("[0.5,0.1]", "[0.5,-1]", "a score of -1"),
+            ("[0.5,0.1]", "[0.5,null]", "line 2: invalid type"),
+        ] {
+            let why_not = read(&good.replace(from, to)).unwrap_err();
+            assert!(
+                why_not.starts_with("is damaged in line 2: ") && why_not.contains(why),
+                "{why_not}"
+            );
+        }
+        let twice = read(&[good, good].join("\n")).unwrap_err();
+        assert_eq!(twice, "is damaged in line 3: example 4 once more");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn a_damaged_file_is_refused_or_whole(
+            damages in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        ) {
+            let line = r#"{"example":3,"answer":"A","f1":1.0,"scores":[0.5,0.1]}"#;
+            let begun = serde_json::to_string(&settings()).unwrap() + "\n";
+            let mut bytes = line.as_bytes().to_vec();
+            for (at, byte) in damages {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let text = begun + &String::from_utf8_lossy(&bytes);
+            for (example, outcome) in parse(&text, &settings(), 4, 2).unwrap_or_default() {
+                prop_assert!(example < 4 && outcome.wrong(2).is_none());
+            }
+        }
+    }
+
     #[test]
     fn two_runs_do_not_write_one_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.json.part");
-        let mut first = Session::open(&path, &settings()).unwrap();
-        let message = Session::open(&path, &settings()).err().unwrap().to_string();
+        let mut first = Session::open(&path, &settings(), 4, 2).unwrap();
+        let message = Session::open(&path, &settings(), 4, 2)
+            .err()
+            .unwrap()
+            .to_string();
         assert!(
             message.contains("s.json.part is being written by another run; wait"),
             "{message}"
         );
         first.add(0, outcome(1.0)).unwrap();
         drop(first);
-        assert_eq!(Session::open(&path, &settings()).unwrap().done.len(), 1);
+        assert_eq!(
+            Session::open(&path, &settings(), 4, 2).unwrap().done.len(),
+            1
+        );
     }
 }

@@ -156,3 +156,176 @@ fn a_second_ctrl_c_ends_at_once() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(!out.exists());
 }
+
+/// The program with other arguments than a run's.
+fn program(args: &[&std::ffi::OsStr]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_head-scoring"));
+    command.args(args);
+    command
+}
+
+const SCORES: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../head_scores/tiny_retrieval.json"
+);
+
+/// Whoever reads the results may go away; a full disk is an error, and neither is a panic.
+#[cfg(target_os = "linux")]
+#[test]
+fn stdout_may_be_closed_but_not_full() {
+    for args in [&["show", SCORES][..], &["--help"], &["score", "--help"]] {
+        let args: Vec<_> = args.iter().map(std::ffi::OsStr::new).collect();
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let closed = program(&args).stdout(writer).output().unwrap();
+        assert_eq!(closed.status.code(), Some(0), "{}", stderr(&closed));
+        assert_eq!(stderr(&closed), "");
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let full = program(&args).stdout(full).output().unwrap();
+        assert_eq!(full.status.code(), Some(2));
+        let message = stderr(&full);
+        assert!(
+            message.starts_with("error: cannot write stdout: ") && message.lines().count() == 1,
+            "{message}"
+        );
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let silent = program(&args).stderr(full).output().unwrap();
+        assert_eq!(silent.status.code(), Some(0));
+    }
+    // An error that nobody hears is still an error.
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let args = ["show", "no/such.json"].map(std::ffi::OsStr::new);
+    let unheard = program(&args).stderr(full).output().unwrap();
+    assert_eq!(unheard.status.code(), Some(2));
+}
+
+#[cfg(unix)]
+#[test]
+fn arguments_that_are_not_utf8_end_no_run() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join(std::ffi::OsStr::from_bytes(b"s-\xff.json"));
+    let grid = ["--lengths", "300", "--depths", "0", "--draws", "1"];
+    written(&mut score(&out, &grid), &out);
+    // What tells how the file was made is there too.
+    let made: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().collect();
+    assert_eq!(made.len(), 2, "{made:?}");
+
+    let strange = std::ffi::OsStr::from_bytes(b"\xff");
+    for args in [
+        &[strange][..],
+        &["score".as_ref(), "--kind".as_ref(), strange],
+    ] {
+        let output = program(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        let message = stderr(&output);
+        assert!(
+            message.starts_with("error: ") && message.lines().count() == 1,
+            "{message}"
+        );
+    }
+    let model = ["score".as_ref(), "--model".as_ref(), strange];
+    let message = stderr(&program(&model).output().unwrap());
+    assert!(message.contains("not UTF-8"), "{message}");
+}
+
+#[cfg(unix)]
+#[test]
+fn files_are_written_through_links_and_devices_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (real, link) = (dir.path().join("real.json"), dir.path().join("link.json"));
+    std::os::unix::fs::symlink("real.json", &link).unwrap();
+    let convert = |out: &Path| {
+        let args = ["convert", SCORES, "--out"].map(std::ffi::OsStr::new);
+        program(&args).arg(out).output().unwrap()
+    };
+    let output = convert(&link);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::read(&real).unwrap(), fs::read(SCORES).unwrap());
+    let output = convert(Path::new("/dev/null"));
+    assert_eq!(output.status.code(), Some(2));
+    let message = stderr(&output);
+    assert!(
+        message.ends_with("cannot write /dev/null: it is a pipe or a device, not a file\n"),
+        "{message}"
+    );
+}
+
+/// What a file says reaches the terminal as text, on one line, and not as commands.
+#[test]
+fn nothing_in_a_file_commands_the_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("s.json");
+    let show = || {
+        let output = program(&["show".as_ref(), file.as_os_str()])
+            .output()
+            .unwrap();
+        assert!(!output.stderr.contains(&0x1b) && !output.stdout.contains(&0x1b));
+        output
+    };
+    let long = "x".repeat(1_000_000);
+    for key in ["\\u001b[2J", "a\\nb", &long] {
+        fs::write(&file, format!("{{\"{key}\": [1]}}")).unwrap();
+        let output = show();
+        assert_eq!(output.status.code(), Some(2));
+        let message = stderr(&output);
+        assert_eq!(message.lines().count(), 1, "{message}");
+        assert!(message.len() < 3000, "{} bytes", message.len());
+    }
+    fs::copy(SCORES, &file).unwrap();
+    let meta = fs::read_to_string(SCORES.replace(".json", ".meta.json")).unwrap();
+    let meta = meta.replace("\"tiny\"", "\"\\u001b]0;tiny\\u0007\"");
+    fs::write(dir.path().join("s.meta.json"), meta).unwrap();
+    let output = show();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("\\u{1b}]0;tiny\\u{7}"), "{text}");
+}
+
+/// Runs that could not end, or whose memory would be their end, are refused before the model is loaded.
+#[test]
+fn endless_runs_are_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("s.json");
+    for (grid, why) in [
+        (&["--draws", "1000000000000"][..], "18000000000000 examples"),
+        (
+            &[
+                "--lengths",
+                "18446744073709551615",
+                "--draws",
+                "1",
+                "--depths",
+                "0",
+            ],
+            "does not fit the model's context",
+        ),
+        (
+            &["--lengths", "10000000", "--draws", "1", "--depths", "0"],
+            "does not fit the model's context",
+        ),
+        (
+            &[
+                "--max-tokens",
+                "18446744073709551615",
+                "--lengths",
+                "300",
+                "--draws",
+                "1",
+                "--depths",
+                "0",
+            ],
+            "does not fit the model's context",
+        ),
+        (&["--depths", "50,50"], "depth 50 is given twice"),
+        (&["--depths", "0,-0"], "depth 0 is given twice"),
+    ] {
+        let output = score(&out, grid).output().unwrap();
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.contains(why), "{message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

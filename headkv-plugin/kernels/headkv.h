@@ -111,8 +111,10 @@ typedef struct {
     float scale, softcap;
     /// Query heads that share a set of positions, and whether the largest of their scores counts or the mean.
     int32_t share, share_max;
-    /// Pooling width, odd, and whether it takes the largest or the mean.
-    int32_t kernel, pool_max;
+    /// Positions before and after a hit that it counts for, at most 128 each, whether the largest counts or the mean, and
+    /// what is left of a hit one position further.
+    int32_t before, after, pool_max;
+    float decay;
     void *workspace;
     /// `(heads / share, headkv_score_stride(tokens))`: scores of positions 0 .. tokens - window.
     float *scores;

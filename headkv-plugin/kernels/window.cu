@@ -131,7 +131,7 @@ constexpr int POSITIONS = 512;
 __global__ __launch_bounds__(POOL_THREADS) void pool(const __grid_constant__ HeadkvRank a) {
     extern __shared__ float shared[];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, stored = blockIdx.y;
-    const int rows = a.share * a.window, reach = a.kernel / 2, candidates = a.tokens - a.window;
+    const int rows = a.share * a.window, candidates = a.tokens - a.window;
     const int blocks = blocks_of_keys(a.tokens);
     const Workspace work(a);
     float2 *states = reinterpret_cast<float2 *>(shared);
@@ -152,10 +152,10 @@ __global__ __launch_bounds__(POOL_THREADS) void pool(const __grid_constant__ Hea
     __syncthreads();
 
     const int begin = blockIdx.x * POSITIONS, end = min(begin + POSITIONS, candidates);
-    const float outside = a.pool_max ? -INFINITY : 0.f;
+    const float outside = 0.f;
     const float *logits = work.logits + int64_t(stored) * rows * aligned(a.tokens);
-    for (int i = threadIdx.x; i < end - begin + 2 * reach; i += POOL_THREADS) {
-        const int at = begin - reach + i;
+    for (int i = threadIdx.x; i < end - begin + a.before + a.after; i += POOL_THREADS) {
+        const int at = begin - a.after + i;
         float score = a.share_max ? -INFINITY : 0.f;
         if (at < 0 || at >= candidates) {
             score = outside;
@@ -177,8 +177,19 @@ __global__ __launch_bounds__(POOL_THREADS) void pool(const __grid_constant__ Hea
     float *to = a.scores + stored * aligned(a.tokens);
     for (int i = threadIdx.x; i < end - begin; i += POOL_THREADS) {
         float pooled = outside;
-        for (int j = 0; j < a.kernel; j++) pooled = a.pool_max ? fmaxf(pooled, scores[i + j]) : pooled + scores[i + j];
-        to[begin + i] = a.pool_max ? pooled : pooled / a.kernel;
+        const float *own = scores + i + a.after;
+        if (a.pool_max) {
+            // A hit counts for what is after it, and for what is before it, less with every position.
+            pooled = own[0];
+            float left = a.decay;
+            for (int j = 1; j <= a.after; j++, left *= a.decay) pooled = fmaxf(pooled, own[-j] * left);
+            left = a.decay;
+            for (int j = 1; j <= a.before; j++, left *= a.decay) pooled = fmaxf(pooled, own[j] * left);
+        } else {
+            for (int j = -a.after; j <= a.before; j++) pooled += own[j];
+            pooled /= a.before + a.after + 1;
+        }
+        to[begin + i] = pooled;
     }
 }
 
@@ -215,7 +226,7 @@ extern "C" int32_t headkv_rank(const HeadkvRank *args, cudaStream_t stream) {
     if (candidates <= 0) return cudaErrorInvalidValue;
     const cudaError_t error = dispatch(args->type, args->head_dim, Launch{*args, stream});
     if (error != cudaSuccess) return error;
-    const size_t shared = (2 * args->share * args->window + POSITIONS + args->kernel) * sizeof(float);
+    const size_t shared = (2 * args->share * args->window + POSITIONS + args->before + args->after) * sizeof(float);
     if (shared > 48 * 1024) return cudaErrorInvalidValue;
     const dim3 grid((candidates + POSITIONS - 1) / POSITIONS, args->heads / args->share);
     pool<<<grid, POOL_THREADS, shared, stream>>>(*args);

@@ -1,7 +1,12 @@
 //! What a device offers: attention, ranking, and a cache that gathers and appends. What is kept is decided elsewhere.
 
-use crate::{AttentionShape, config::Compression, selection::Scores};
-use candle_core::{Result, Tensor};
+use crate::{
+    AttentionShape,
+    config::Compression,
+    ranking::{Observed, Ranking},
+    selection::{self, Scores},
+};
+use candle_core::{DType, Device, Result, Tensor};
 
 /// The keys and values that one layer of one sequence holds, a different number for each stored head.
 pub trait KvCache: Send + Sized + 'static {
@@ -52,16 +57,15 @@ pub trait Backend: Send + Sync + 'static {
         caches: &mut [&mut Self::Cache],
     ) -> Result<Tensor>;
 
-    /// Ranks the candidates: all tokens before the observation window, whose queries `(heads, window, head_dim)` are
-    /// `q`. One row of scores per stored head of the configuration.
+    /// Ranks the candidates, all tokens before the observation window: by `ranking`, or if there is none by the window's
+    /// attention. One row of scores per stored head of the configuration, reduced and pooled as it says.
     ///
     /// # Errors
     /// As all of the trait.
     fn rank(
         &self,
-        q: &Tensor,
-        k: &Tensor,
-        shape: &AttentionShape,
+        prompt: &Observed<'_>,
+        ranking: Option<&dyn Ranking>,
         config: &Compression,
     ) -> Result<Self::Scores>;
 
@@ -94,4 +98,29 @@ pub trait Backend: Send + Sync + 'static {
         scores: &Self::Scores,
         counts: &[usize],
     ) -> Result<Self::Cache>;
+}
+
+/// What any device can do with a ranking that is written with tensors: its scores on the host, reduced and pooled.
+pub(crate) fn rank_on_host(
+    prompt: &Observed<'_>,
+    ranking: &dyn Ranking,
+    config: &Compression,
+) -> Result<Scores> {
+    let (shape, tokens) = (prompt.shape, prompt.keys.dim(1)?);
+    let candidates = tokens - prompt.queries.dim(1)?;
+    let scores = ranking.scores(prompt)?;
+    if scores.dims() != [shape.heads, tokens] {
+        candle_core::bail!(
+            "headkv: a ranking gave scores {:?} for {} heads and {tokens} tokens; correct its `scores`",
+            scores.dims(),
+            shape.heads
+        );
+    }
+    let scores = scores
+        .narrow(1, 0, candidates)?
+        .to_dtype(DType::F32)?
+        .to_device(&Device::Cpu)?;
+    let scores = Scores::new(candidates, scores.flatten_all()?.to_vec1()?);
+    let group = shape.heads / shape.stored_heads(config.granularity);
+    Ok(selection::rank(scores, group, config))
 }

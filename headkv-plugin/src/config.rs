@@ -1,6 +1,9 @@
 //! The one configuration type that Rust code, command lines and servers share.
 
-use crate::Error;
+use crate::{
+    Error, HeadScores,
+    scores::{Kind, model_name},
+};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -24,12 +27,24 @@ pub struct Compression {
     pub kernel: usize,
     /// How neighbouring scores are pooled.
     pub pooling: Pooling,
-    /// HeadKV: 1 / `beta` of the budget is shared by importance, the rest evenly (section 3.3, equation 5).
-    pub beta: f64,
+    /// How positions are ranked: a name of the registry, see [`crate::ranking`]; `None` is the method's own.
+    pub ranking: Option<String>,
+    /// Pooling by the largest: a hit also counts for so many positions before it; `None` is the method's own, mostly
+    /// `kernel / 2`.
+    pub pool_before: Option<usize>,
+    /// As `pool_before`, for so many positions after it: an answer is read on from where it begins.
+    pub pool_after: Option<usize>,
+    /// What is left of a hit's score one position further, 0 to 1; `None` is the method's own, mostly 1.
+    pub pool_decay: Option<f32>,
+    /// HeadKV: 1 / `beta` of the budget is shared by importance, the rest evenly (section 3.3, equation 5); `None` is the
+    /// method's own, 1.2 for HeadKV.
+    pub beta: Option<f64>,
+    /// HeadKV-Plus: exponent on the heads' static scores when tokens compete; 0 leaves the prompt's evidence alone.
+    pub prior: f64,
     /// HeadKV: exponent on the heads' shares; below 1 flattens, above 1 sharpens.
     pub temp: f64,
     /// HeadKV: the kind of the file that [`Compression::default_scores`] names.
-    pub head_choice: HeadChoice,
+    pub head_choice: Kind,
     /// HeadKV: the score file, which must be named. Programs that know the model's path fill in
     /// [`Compression::default_scores`] where the user names none; `headkv-eval` does.
     pub scores: Option<PathBuf>,
@@ -46,6 +61,20 @@ pub struct Compression {
     /// Spend the budget exactly: what rounding leaves and what a prompt cannot fill goes to other heads, in proportion to
     /// their shares. Off, heads keep what the original's rounding gives, which may miss the budget.
     pub redistribute: bool,
+}
+
+/// The most positions that pooling reaches to one side.
+pub const MOST_POOLED: usize = 128;
+
+/// How far a hit counts for its neighbours.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pool {
+    /// Positions before a hit.
+    pub before: usize,
+    /// Positions after a hit.
+    pub after: usize,
+    /// What is left of its score one position further.
+    pub decay: f32,
 }
 
 /// How neighbouring scores are pooled before the best are taken.
@@ -90,31 +119,6 @@ pub enum Reduce {
     Max,
 }
 
-/// Which head scores a model's default file holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum HeadChoice {
-    /// Retrieval heads (Wu et al. 2024).
-    #[serde(alias = "retrieval")]
-    Copy,
-    /// Retrieval heads by attention mass.
-    Enhanced,
-    /// Retrieval-reasoning heads (section 3.2).
-    #[serde(alias = "reasoning")]
-    Reason,
-}
-
-impl HeadChoice {
-    /// The `{kind}` in `head_scores/{model}_{kind}.json`.
-    pub fn kind(self) -> &'static str {
-        match self {
-            HeadChoice::Copy => "retrieval",
-            HeadChoice::Enhanced => "enhanced",
-            HeadChoice::Reason => "reasoning",
-        }
-    }
-}
-
 impl Default for Compression {
     fn default() -> Self {
         Self {
@@ -123,9 +127,14 @@ impl Default for Compression {
             window: 8,
             kernel: 7,
             pooling: Pooling::Max,
-            beta: 1.2,
+            ranking: None,
+            pool_before: None,
+            pool_after: None,
+            pool_decay: None,
+            beta: None,
+            prior: 0.25,
             temp: 1.0,
-            head_choice: HeadChoice::Copy,
+            head_choice: Kind::Retrieval,
             scores: None,
             floor: 0.2,
             pyramid_beta: 20,
@@ -144,6 +153,15 @@ impl Compression {
             method: method.into(),
             capacity,
             ..Self::default()
+        }
+    }
+
+    /// How far hits count: the bounds and the decay that are given, `kernel` for those that are not.
+    pub fn pool(&self) -> Pool {
+        Pool {
+            before: self.pool_before.unwrap_or(self.kernel / 2),
+            after: self.pool_after.unwrap_or(self.kernel / 2),
+            decay: self.pool_decay.unwrap_or(1.0),
         }
     }
 
@@ -187,8 +205,28 @@ impl Compression {
         if self.kernel.is_multiple_of(2) {
             return fail(format!("kernel {} is even; use an odd width", self.kernel));
         }
-        if !(self.beta >= 1.0 && self.beta.is_finite()) {
-            return fail(format!("beta {} is below 1; use 1 or more", self.beta));
+        if let Some(beta) = self.beta
+            && !(beta >= 1.0 && beta.is_finite())
+        {
+            return fail(format!("beta {beta} is below 1; use 1 or more"));
+        }
+        if !(self.prior >= 0.0 && self.prior.is_finite()) {
+            return fail(format!("prior {} is below 0; use 0 or more", self.prior));
+        }
+        if let Some(decay) = self.pool_decay
+            && !(0.0..=1.0).contains(&decay)
+        {
+            return fail(format!("pool_decay {decay} is not between 0 and 1"));
+        }
+        let reach = self.pool_before.max(self.pool_after).unwrap_or(0);
+        if reach > MOST_POOLED {
+            return fail(format!(
+                "pooling reaches {reach} positions; {MOST_POOLED} are the most"
+            ));
+        }
+        let bounds = self.pool_before.is_some() || self.pool_after.is_some();
+        if self.pooling == Pooling::Average && (bounds || self.pool_decay.is_some()) {
+            return fail("pooling by the average has no bounds or decay; set kernel alone".into());
         }
         if !(self.temp > 0.0 && self.temp.is_finite()) {
             return fail(format!("temp {} is not a positive number", self.temp));
@@ -209,12 +247,9 @@ impl Compression {
         Ok(())
     }
 
-    /// `{dir}/{model}_{kind}.json`, `{model}` being the model folder's or file's name in lower case.
+    /// The score file of the model at a path that a folder holds, of the kind that is configured.
     pub fn default_scores(&self, dir: &Path, model: &Path) -> PathBuf {
-        let name = model.file_name().unwrap_or(model.as_os_str());
-        let name = name.to_string_lossy().to_lowercase();
-        let name = name.strip_suffix(".gguf").unwrap_or(&name);
-        dir.join(format!("{name}_{}.json", self.head_choice.kind()))
+        HeadScores::path(dir, &model_name(model), self.head_choice)
     }
 }
 
@@ -252,6 +287,13 @@ mod tests {
             ("window = 0", "window is 0"),
             ("temp = 0.0", "temp 0"),
             ("capacity = 10\nsinks = 4", "sinks 4 do not fit"),
+            ("pool_decay = 1.5", "pool_decay 1.5"),
+            ("pool_after = 1000", "pooling reaches 1000 positions"),
+            (
+                "pooling = 'average'\npool_after = 3",
+                "has no bounds or decay",
+            ),
+            ("prior = -1.0", "prior -1"),
             ("metod = 'full'", "unknown field `metod`"),
         ];
         for (text, expected) in cases {

@@ -3,9 +3,10 @@
 use crate::{
     AttentionShape,
     attention::{DecodeUnit, Element, decode_attention, prefill_attention, window_scores},
-    backend::{Backend, KvCache},
+    backend::{Backend, KvCache, rank_on_host},
     cache::RaggedCache,
     config::Compression,
+    ranking::{Observed, Ranking},
     selection::{self, Scores},
 };
 use candle_core::{Result, Storage, Tensor, WithDType};
@@ -111,11 +112,14 @@ impl<T: Element + WithDType> Backend for Cpu<T> {
 
     fn rank(
         &self,
-        q: &Tensor,
-        k: &Tensor,
-        shape: &AttentionShape,
+        prompt: &Observed<'_>,
+        ranking: Option<&dyn Ranking>,
         config: &Compression,
     ) -> Result<Scores> {
+        if let Some(ranking) = ranking {
+            return rank_on_host(prompt, ranking, config);
+        }
+        let (q, k, shape) = (prompt.queries, prompt.keys, prompt.shape);
         let candidates = k.dim(1)? - q.dim(1)?;
         let window = read_pair(q, k, |q: &[T], k: &[T]| Ok(window_scores(q, k, shape)))?;
         let group = shape.heads / shape.stored_heads(config.granularity);
@@ -158,12 +162,7 @@ impl<T: Element + WithDType> Backend for Cpu<T> {
         scores: &Scores,
         counts: &[usize],
     ) -> Result<Self::Cache> {
-        let (candidates, tokens) = (scores.candidates() as u32, k.dim(1)? as u32);
-        let best = |(head, &count)| {
-            let best = selection::best(scores.row(head), count);
-            best.into_iter().chain(candidates..tokens).collect()
-        };
-        let positions: Vec<Vec<u32>> = counts.iter().enumerate().map(best).collect();
+        let positions = selection::best_and_rest(scores, counts, k.dim(1)? as u32);
         self.keep_at(k, v, &positions)
     }
 }

@@ -33,6 +33,14 @@ pub enum Error {
         /// All names, comma-separated.
         known: String,
     },
+    /// No ranking has this name.
+    #[error("unknown ranking `{name}`; known are {known}")]
+    UnknownRanking {
+        /// The name asked for.
+        name: String,
+        /// All names, comma-separated.
+        known: String,
+    },
     /// A method that ranks heads got no scores.
     #[error(
         "method `{0}` needs head scores; set `scores` to the model's file (on the command line --scores), such as \

@@ -4,6 +4,7 @@ use crate::{
     AttentionShape, Policy,
     backend::{Backend, KvCache},
     methods::Budget,
+    ranking::Observed,
 };
 use candle_core::{Result, Tensor};
 use std::time::{Duration, Instant};
@@ -163,7 +164,10 @@ fn compress<B: Backend>(
         .budget(layer, tokens)
         .map_err(candle_core::Error::msg)?;
     let scores = || match queries {
-        Some(queries) => backend.rank(queries, k, shape, &policy.config),
+        Some(queries) => {
+            let prompt = Observed::new(queries, k, v, shape);
+            backend.rank(&prompt, policy.ranking.as_deref(), &policy.config)
+        }
         None => candle_core::bail!("headkv: a prompt without queries cannot be ranked"),
     };
     match &budget {

@@ -3,7 +3,7 @@
 //! What is kept is decided once, for every device; a [`Backend`](backend::Backend) attends, ranks and stores:
 //!
 //! ```text
-//! scores -> methods (budgets) -> selection -> policy -> layer -> hook
+//! scores -> methods (budgets), ranking -> selection -> policy -> layer -> hook
 //!                    attention, cache (CPU), cuda -> backend ^
 //! ```
 //!
@@ -28,6 +28,7 @@ pub mod layer;
 pub mod linear;
 pub mod methods;
 mod policy;
+pub mod ranking;
 pub mod scores;
 pub mod selection;
 pub mod sequence;
@@ -40,5 +41,5 @@ pub use error::Error;
 #[cfg(feature = "mistralrs")]
 pub use hook::HeadKv;
 pub use policy::Policy;
-pub use scores::HeadScores;
+pub use scores::{HeadScores, ScoreLists, model_name};
 pub use shape::{AttentionShape, ModelShape};

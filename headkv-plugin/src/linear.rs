@@ -13,8 +13,9 @@ use rayon::prelude::*;
 
 /// Outputs of a panel.
 const PANEL: usize = 32;
-/// Rows up to which the weights are multiplied as they are stored; more are worth widening them.
-const FEW: usize = 16;
+/// Rows up to which the weights are multiplied as they are stored, every row's sums in the same order; more are worth
+/// widening them.
+pub const FEW: usize = 16;
 /// Multiplications that are worth a task of their own.
 const TASK: usize = 1 << 15;
 

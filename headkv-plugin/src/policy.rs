@@ -3,6 +3,7 @@
 use crate::{
     Compression, Error, HeadScores, ModelShape,
     methods::{Budget, Build, LayerContext, Method, find},
+    ranking::{self, Ranking, WINDOW},
     selection::{self, Scores},
 };
 use std::sync::Arc;
@@ -10,12 +11,14 @@ use std::sync::Arc;
 /// The configuration, the model's shape, and the method with everything precomputed.
 #[derive(Clone)]
 pub struct Policy {
-    /// The configuration.
+    /// The configuration, with nothing left open.
     pub config: Compression,
     /// The model.
     pub model: ModelShape,
-    /// The rule.
+    /// How many positions each head keeps.
     pub method: Arc<dyn Method>,
+    /// How positions are ranked; `None` by the observation window's attention.
+    pub ranking: Option<Arc<dyn Ranking>>,
 }
 
 impl Policy {
@@ -30,6 +33,7 @@ impl Policy {
     ) -> Result<Self, Error> {
         config.check()?;
         let entry = find(&config.method)?;
+        let config = entry.defaults.complete(config);
         let scores = scores.filter(|_| entry.needs_scores);
         if entry.needs_scores && scores.is_none() {
             return Err(Error::NoScores(entry.name));
@@ -45,18 +49,20 @@ impl Policy {
             });
         }
         let method = (entry.factory)(&Build {
-            config,
+            config: &config,
             model,
             scores,
         })?;
+        let ranking = ranking::find(config.ranking.as_deref().unwrap_or(WINDOW))?.ranking;
         let config = Compression {
             method: entry.name,
-            ..config.clone()
+            ..config
         };
         Ok(Self {
             config,
             model,
             method: method.into(),
+            ranking,
         })
     }
 
@@ -76,6 +82,9 @@ impl Policy {
         let wrong = match &budget {
             Budget::PerHead(counts) if counts.len() != heads => {
                 format!("gave {} budgets for {heads} heads", counts.len())
+            }
+            Budget::Competing { weights, .. } if weights.len() != heads => {
+                format!("gave {} weights for {heads} heads", weights.len())
             }
             Budget::Shared { floor, .. } if !(0.0..=1.0).contains(floor) => {
                 format!("gave a floor of {floor}, which is not between 0 and 1")
@@ -100,7 +109,7 @@ impl Policy {
             Budget::All => return Ok(Some(vec![prompt; heads])),
             Budget::Ends { first, last } => vec![first + last; heads],
             Budget::PerHead(counts) => counts,
-            Budget::Shared { .. } => return Ok(None),
+            Budget::Shared { .. } | Budget::Competing { .. } => return Ok(None),
         };
         let with_window = |n: usize| n.min(candidates) + self.config.window;
         Ok(Some(kept.into_iter().map(with_window).collect()))

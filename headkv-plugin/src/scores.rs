@@ -1,8 +1,15 @@
 //! Head importance scores, in the original project's file format.
 
+mod kind;
+mod lists;
+mod name;
+
+pub use kind::Kind;
+pub use lists::ScoreLists;
+pub use name::model_name;
+
 use crate::{Error, config::Reduce};
-use serde_json::{Map, Value};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One importance score per layer and query head, as measured by head scoring.
 ///
@@ -57,46 +64,19 @@ impl HeadScores {
     /// Reads a score file.
     ///
     /// # Errors
-    /// [`Error::Read`] if there is no such file, [`Error::Format`] if it is not a complete set of finite scores.
+    /// As [`ScoreLists::read`].
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Read {
-            path: path.into(),
-            source,
-        })?;
-        Self::parse(&text).map_err(|why| Error::Format {
-            path: path.into(),
-            why,
-        })
+        ScoreLists::read(path)?.means()
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
-        // The original reads the first line only; further lines would be another program's notes.
-        let first = text.lines().next().unwrap_or_default();
-        let map: Map<String, Value> = serde_json::from_str(first)
-            .or_else(|_| serde_json::from_str(text))
-            .map_err(|e| {
-                format!("not a score file ({e}); expected {{\"layer-head\": [scores]}}")
-            })?;
-        let mut cells = Vec::with_capacity(map.len());
-        for (name, list) in &map {
-            let head = name
-                .split_once('-')
-                .and_then(|(l, h)| Some((l.parse::<usize>().ok()?, h.parse::<usize>().ok()?)));
-            let (layer, head) = head.ok_or_else(|| format!("key `{name}` is not `layer-head`"))?;
-            cells.push((layer, head, mean(name, list)?));
-        }
-        let layers = cells.iter().map(|c| c.0 + 1).max().unwrap_or(0);
-        let heads = cells.iter().map(|c| c.1 + 1).max().unwrap_or(0);
-        cells.sort_by_key(|c| (c.0, c.1));
-        let complete = (0..layers).flat_map(|l| (0..heads).map(move |h| (l, h)));
-        if !cells.iter().map(|c| (c.0, c.1)).eq(complete) {
-            return Err(format!(
-                "{} heads are not a full table of {layers} layers x {heads} heads",
-                cells.len()
-            ));
-        }
-        let values = cells.into_iter().map(|c| c.2).collect();
-        Self::new(layers, heads, values).map_err(|e| e.to_string())
+    /// The name of a model's score file: `{model}_{kind}.json`. `model` is as [`model_name`] gives it.
+    pub fn file_name(model: &str, kind: Kind) -> String {
+        format!("{model}_{kind}.json")
+    }
+
+    /// Where a model's score file lies in a folder.
+    pub fn path(folder: &Path, model: &str, kind: Kind) -> PathBuf {
+        folder.join(Self::file_name(model, kind))
     }
 
     /// Number of layers.
@@ -141,29 +121,14 @@ impl HeadScores {
     }
 }
 
-fn mean(name: &str, list: &Value) -> Result<f64, String> {
-    let scores = list.as_array().filter(|list| !list.is_empty());
-    let scores = scores.ok_or_else(|| format!("head {name} has no list of scores"))?;
-    let mut sum = 0.0;
-    for score in scores {
-        sum += score
-            .as_f64()
-            .ok_or_else(|| format!("head {name}: {score} is not a finite number"))?;
-    }
-    Ok(sum / scores.len() as f64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     #[test]
-    fn reads_means_in_layer_head_order() {
-        let s = HeadScores::parse(r#"{"1-0": [1, 3], "0-1": [0.5], "0-0": [0], "1-1": [0.5]}"#)
-            .unwrap();
-        assert_eq!((s.layers(), s.heads()), (2, 2));
-        assert_eq!(s.values(), [0.0, 0.5, 2.0, 0.5]);
+    fn scores_are_grouped_and_shared() {
+        let s = HeadScores::new(2, 2, vec![0.0, 0.5, 2.0, 0.5]).unwrap();
         assert_eq!(s.grouped(2, Reduce::Mean).values(), [0.25, 1.25]);
         assert_eq!(s.grouped(2, Reduce::Max).values(), [0.5, 2.0]);
         let shares = s.shares(0.5);
@@ -173,35 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_cannot_rank_heads() {
-        let cases = [
-            (r#"{"0-0": [0], "0-1": [0]}"#, "all head scores are zero"),
-            (r#"{"0-0": [1], "0-1": [NaN]}"#, "not a score file"),
-            (r#"{"0-0": [1], "0-1": [1e999]}"#, "not a score file"),
-            (r#"{"0-0": [1], "0-1": ["x"]}"#, "head 0-1"),
-            (
-                r#"{"0-0": [1], "0-1": [-1]}"#,
-                "the score of head 0-1 is -1",
-            ),
-            (r#"{"0-0": [1], "0-1": []}"#, "head 0-1 has no list"),
-            (
-                r#"{"0-0": [1], "1-1": [1]}"#,
-                "not a full table of 2 layers x 2 heads",
-            ),
-            (r#"{"zero": [1]}"#, "key `zero`"),
-            (r#"{"0-0": [1"#, "not a score file"),
-            ("{}", "0 head scores"),
-        ];
-        for (text, expected) in cases {
-            let message = HeadScores::parse(text).unwrap_err();
-            assert!(message.contains(expected), "{text}: {message}");
-        }
-        // Finite numbers whose mean or sum is not.
-        let message = HeadScores::parse(r#"{"0-0": [1], "0-1": [1e308, 1e308]}"#).unwrap_err();
-        assert!(
-            message.contains("the score of head 0-1 is inf"),
-            "{message}"
-        );
+    fn a_sum_that_is_no_number_is_refused() {
         let message = HeadScores::new(1, 2, vec![1e308; 2])
             .unwrap_err()
             .to_string();

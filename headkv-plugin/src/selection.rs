@@ -2,7 +2,7 @@
 
 use crate::{
     apportion::apportion,
-    config::{Compression, Pooling, Reduce},
+    config::{Compression, Pool, Pooling, Reduce},
     methods::Budget,
 };
 
@@ -63,13 +63,14 @@ impl Scores {
         }
     }
 
-    /// Pools each row over `kernel` neighbouring positions (SnapKV, arXiv 2404.14469, section 4.2).
-    pub fn pooled(self, kernel: usize, pooling: Pooling) -> Self {
+    /// Pools each row over neighbouring positions (SnapKV, arXiv 2404.14469, section 4.2): by the largest within `pool`, or
+    /// by the mean of `kernel` positions.
+    pub fn pooled(self, pool: Pool, kernel: usize, pooling: Pooling) -> Self {
         let values = self
             .values
             .chunks(self.candidates)
             .flat_map(|row| match pooling {
-                Pooling::Max => max_pool(row, kernel),
+                Pooling::Max => max_pool(row, pool),
                 Pooling::Average => average_pool(row, kernel),
             });
         Self {
@@ -79,16 +80,20 @@ impl Scores {
     }
 }
 
-/// `pooled[i]` is the largest of `row[i - kernel / 2 ..= i + kernel / 2]`.
-fn max_pool(row: &[f32], kernel: usize) -> Vec<f32> {
-    let reach = kernel / 2;
+/// `pooled[j]` is the largest of `row[i] decay^|j - i|`, with the hit `i` at most `after` positions before `j`, and at most
+/// `before` positions after it.
+fn max_pool(row: &[f32], pool: Pool) -> Vec<f32> {
     let mut pooled = row.to_vec();
-    for shift in 1..=reach.min(row.len() - 1) {
+    for shift in 1..=pool.before.min(row.len() - 1) {
+        let left = pool.decay.powi(shift as i32);
         for (to, from) in pooled.iter_mut().zip(&row[shift..]) {
-            *to = to.max(*from);
+            *to = to.max(from * left);
         }
+    }
+    for shift in 1..=pool.after.min(row.len() - 1) {
+        let left = pool.decay.powi(shift as i32);
         for (to, from) in pooled[shift..].iter_mut().zip(row) {
-            *to = to.max(*from);
+            *to = to.max(from * left);
         }
     }
     pooled
@@ -108,7 +113,7 @@ fn average_pool(row: &[f32], kernel: usize) -> Vec<f32> {
 pub fn rank(window_scores: Scores, group: usize, config: &Compression) -> Scores {
     window_scores
         .reduced(group, config.reduce)
-        .pooled(config.kernel, config.pooling)
+        .pooled(config.pool(), config.kernel, config.pooling)
 }
 
 /// The candidates that each of `heads` stored heads keeps, in ascending order, the window not among them.
@@ -129,6 +134,15 @@ pub(crate) fn select<E>(
         }
         Budget::PerHead(kept) => {
             let scores = scores()?;
+            (0..heads).map(|h| best(scores.row(h), kept[h])).collect()
+        }
+        Budget::Competing {
+            total,
+            floor,
+            weights,
+        } => {
+            let scores = scores()?;
+            let kept = compete(&scores, *total, *floor, weights);
             (0..heads).map(|h| best(scores.row(h), kept[h])).collect()
         }
         Budget::Shared { mean, floor, exact } => {
@@ -157,6 +171,21 @@ pub fn best(row: &[f32], count: usize) -> Vec<u32> {
     positions
 }
 
+/// Each head's `counts` best candidates in ascending order, and the tokens after the candidates.
+pub(crate) fn best_and_rest(scores: &Scores, counts: &[usize], tokens: u32) -> Vec<Vec<u32>> {
+    let rest = scores.candidates() as u32..tokens;
+    let of = |(head, &count)| {
+        best(scores.row(head), count)
+            .into_iter()
+            .chain(rest.clone())
+    };
+    counts
+        .iter()
+        .enumerate()
+        .map(|head| of(head).collect())
+        .collect()
+}
+
 /// Orders by descending score, then ascending position.
 fn rank_key(score: f32, at: usize) -> u64 {
     let bits = score.to_bits();
@@ -167,6 +196,40 @@ fn rank_key(score: f32, at: usize) -> u64 {
         bits | 1 << 31
     };
     (u64::from(!ascending) << 32) | at as u64
+}
+
+/// How many positions each head keeps where all heads' positions compete for `total`, by score times weight, after each
+/// head's own `floor` best.
+fn compete(scores: &Scores, total: usize, floor: usize, weights: &[f64]) -> Vec<usize> {
+    let (heads, candidates) = (scores.heads(), scores.candidates());
+    let floor = floor.min(candidates);
+    let total = total.min(heads * candidates);
+    let mut kept = vec![floor; heads];
+    let open = total.saturating_sub(heads * floor);
+    if open == 0 {
+        return kept;
+    }
+    let mut keys = Vec::with_capacity(heads * candidates);
+    for (h, weight) in weights.iter().enumerate() {
+        let row = scores.row(h);
+        let mut order: Vec<u64> = row
+            .iter()
+            .enumerate()
+            .map(|(at, &s)| rank_key(s, at))
+            .collect();
+        if floor > 0 {
+            order.select_nth_unstable(floor - 1);
+        }
+        keys.extend(order[floor..].iter().map(|&key| {
+            let at = key as u32 as usize;
+            rank_key(row[at] * *weight as f32, h * candidates + at)
+        }));
+    }
+    keys.select_nth_unstable(open - 1);
+    for key in &keys[..open] {
+        kept[*key as u32 as usize / candidates] += 1;
+    }
+    kept
 }
 
 /// Ada-KV's split of a layer's budget: heads keep as many tokens as they have among the layer's best, weighted by how

@@ -1,5 +1,6 @@
 //! What the behaviour tests share: where things lie, and how a test says that it was skipped.
 
+pub mod damage;
 mod hook;
 mod page;
 mod random_model;

@@ -3,7 +3,7 @@
 
 use headkv_plugin::{
     Compression, HeadScores, ModelShape, Policy,
-    config::{Granularity, Pooling, Reduce},
+    config::{Granularity, Pool, Pooling, Reduce},
     methods::{self, Budget},
     selection::{self, Scores},
 };
@@ -78,14 +78,14 @@ fn kept(
 proptest! {
     #[test]
     fn every_method_keeps_valid_positions_the_window_and_its_budget(
-        method in prop::sample::select(vec!["full", "streaming", "snapkv", "pyramidkv", "adakv", "headkv"]),
+        method in prop::sample::select(vec!["full", "streaming", "snapkv", "pyramidkv", "adakv", "headkv", "headkv-plus"]),
         capacity in 10..120usize,
         prompt in 9..300usize,
         beta in 1.0..5.0f64,
         seed in 0..1000u64,
         per_query_head: bool,
     ) {
-        let config = Compression { beta, ..config(method, capacity, per_query_head) };
+        let config = Compression { beta: Some(beta), ..config(method, capacity, per_query_head) };
         let (scores, windows) = (head_scores(seed), windows(prompt, seed));
         let sets = kept(&config, prompt, &scores, &windows);
         prop_assert_eq!(sets.len(), MODEL.layers * MODEL.stored_heads(config.granularity));
@@ -154,9 +154,10 @@ proptest! {
         rows in prop::collection::vec(prop::collection::vec(0.0..1.0f32, 20), 4), kernel in 0..4usize,
     ) {
         let kernel = 2 * kernel + 1;
+        let pool = Pool { before: kernel / 2, after: kernel / 2, decay: 1.0 };
         let scores = Scores::new(20, rows.concat());
         for pooling in [Pooling::Max, Pooling::Average] {
-            let pooled = scores.clone().pooled(kernel, pooling);
+            let pooled = scores.clone().pooled(pool, kernel, pooling);
             for (h, row) in rows.iter().enumerate() {
                 for at in 0..20usize {
                     let near = &row[at.saturating_sub(kernel / 2)..(at + kernel / 2 + 1).min(20)];

@@ -164,7 +164,7 @@ fn capacities(
         .chunks(group)
         .map(|s| s.iter().sum::<f64>() / group as f64)
         .collect();
-    let pooled = (mean as f64 / config.beta) as usize;
+    let pooled = (mean as f64 / config.beta.unwrap_or(1.2)) as usize;
     let floor = mean - pooled;
     let mut tokens = vec![0; scores.len()];
     for _ in 0..pooled * scores.len() {

@@ -49,7 +49,7 @@ fn capacities_equal_the_originals() {
         let config = Compression {
             capacity: number(case, "capacity") as usize,
             window: number(case, "window") as usize,
-            beta: number(case, "beta"),
+            beta: Some(number(case, "beta")),
             temp: number(case, "temp"),
             redistribute: false,
             ..Compression::default()
@@ -90,7 +90,7 @@ fn kept(run: &Value, case: &Value, q: &[f32], k: &[f32]) -> Option<(Vec<Vec<u32>
         } else {
             Pooling::Max
         },
-        beta: field("beta", 1.2),
+        beta: Some(field("beta", 1.2)),
         temp: field("temp", 1.0),
         floor: field("floor", 0.2),
         pyramid_beta: field("pyram_beta", 20.0) as usize,

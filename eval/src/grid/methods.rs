@@ -25,23 +25,18 @@ pub struct Methods {
         default_value = "16,32"
     )]
     pub capacity: Vec<usize>,
-    /// HeadKV: 1/beta of the budget goes by importance
-    #[arg(
-        long,
-        value_delimiter = ',',
-        value_name = "NUMBER",
-        default_value = "1.2"
-    )]
+    /// HeadKV: 1/beta of the budget goes by importance [default: the method's own, 1.2 for headkv]
+    #[arg(long, value_delimiter = ',', value_name = "NUMBER")]
     pub beta: Vec<f64>,
     /// HeadKV: head score files; {model} stands for each model's name [default: head_scores/{model}_{kind}.json]
     #[arg(long, value_delimiter = ',', value_name = "FILE")]
     pub scores: Vec<PathBuf>,
-    /// HeadKV: kinds of the default score files: copy, enhanced, reason
+    /// HeadKV: kinds of the default score files: retrieval, enhanced, reasoning
     #[arg(
         long,
         value_delimiter = ',',
         value_name = "KIND",
-        default_value = "copy"
+        default_value = "retrieval"
     )]
     pub head_choice: Vec<String>,
     /// Parameters that have one value.

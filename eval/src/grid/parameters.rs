@@ -16,6 +16,21 @@ pub struct Parameters {
     /// How they are pooled: max, average [default: max]
     #[arg(long, value_name = "HOW", value_parser = ["max", "average"], hide_possible_values = true)]
     pub pooling: Option<String>,
+    /// How positions are ranked: window, value-norm, drop, keydiff, tova [default: the method's own]
+    #[arg(long, value_name = "NAME")]
+    pub ranking: Option<String>,
+    /// A hit also counts for so many positions before it [default: the method's own, mostly kernel / 2]
+    #[arg(long, value_name = "TOKENS")]
+    pub pool_before: Option<usize>,
+    /// A hit also counts for so many positions after it [default: the method's own, mostly kernel / 2]
+    #[arg(long, value_name = "TOKENS")]
+    pub pool_after: Option<usize>,
+    /// What is left of a hit one position further, 0 to 1 [default: the method's own, mostly 1]
+    #[arg(long, value_name = "PART")]
+    pub pool_decay: Option<f32>,
+    /// HeadKV-Plus: exponent on the static head scores [default: 0.25]
+    #[arg(long, value_name = "NUMBER")]
+    pub prior: Option<f64>,
     /// HeadKV: exponent on the heads' shares; below 1 flattens, above 1 sharpens [default: 1]
     #[arg(long, value_name = "NUMBER")]
     pub temp: Option<f64>,
@@ -50,6 +65,11 @@ impl Parameters {
             given("window", &self.window),
             given("kernel", &self.kernel),
             given("pooling", &self.pooling),
+            given("ranking", &self.ranking),
+            given("pool_before", &self.pool_before),
+            given("pool_after", &self.pool_after),
+            given("pool_decay", &self.pool_decay),
+            given("prior", &self.prior),
             given("temp", &self.temp),
             given("floor", &self.floor),
             given("pyramid_beta", &self.pyramid_beta),

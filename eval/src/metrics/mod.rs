@@ -90,27 +90,3 @@ impl Metric {
         }
     }
 }
-
-/// The harmonic mean of precision and recall; 0 if both are.
-fn f_measure(precision: f64, recall: f64) -> f64 {
-    if precision + recall > 0.0 {
-        2.0 * precision * recall / (precision + recall)
-    } else {
-        0.0
-    }
-}
-
-/// How many items two lists share, each as often as it occurs in both.
-fn overlap<T: std::hash::Hash + Eq>(a: &[T], b: &[T]) -> usize {
-    let mut left = std::collections::HashMap::new();
-    for item in a {
-        *left.entry(item).or_insert(0usize) += 1;
-    }
-    let take = |item: &&T| {
-        left.get_mut(*item)
-            .filter(|n| **n > 0)
-            .map(|n| *n -= 1)
-            .is_some()
-    };
-    b.iter().filter(take).count()
-}

@@ -1,6 +1,7 @@
 //! ROUGE-1 and ROUGE-L over stemmed words, as in the package `rouge_score` that the needle test uses.
 
-use super::{f_measure, lcs::lcs, overlap, porter::stem};
+use super::{lcs::lcs, porter::stem};
+use headkv_haystack::answer::{f_measure, overlap};
 
 /// Precision, recall and their harmonic mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

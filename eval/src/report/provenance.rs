@@ -1,10 +1,8 @@
 //! What somebody else needs to get the same rows.
 
 use super::setup::groups;
-use crate::{
-    row::{digest, short},
-    store::Results,
-};
+use crate::{row::short, store::Results};
+use headkv_files::sha256;
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -32,7 +30,7 @@ pub fn provenance(results: &Results) -> Provenance {
     let prompts = groups(&results.rows).into_iter().map(|group| {
         let prompts: BTreeSet<&[u8]> = group.rows.iter().map(|row| row.prompt.as_bytes()).collect();
         let all: Vec<&[u8]> = prompts.iter().copied().collect();
-        (group.title, all.len(), short(&digest(&all)))
+        (group.title, all.len(), short(&sha256(&all)))
     });
     Provenance {
         models: models.collect(),

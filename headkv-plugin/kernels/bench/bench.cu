@@ -160,7 +160,7 @@ void compress(cudaStream_t stream, const Capacities &capacities) {
                 const size_t at = size_t(l % buffers) * KV_HEADS * tokens * DIM;
                 a.q = q.at, a.k = k.at + at, a.q_head = a.k_head = int64_t(tokens) * DIM, a.q_token = a.k_token = DIM;
                 a.heads = HEADS, a.kv_heads = KV_HEADS, a.tokens = tokens, a.head_dim = DIM, a.window = WINDOW;
-                a.scale = 1 / std::sqrt(float(DIM)), a.share = HEADS / stored, a.kernel = 7, a.pool_max = 1;
+                a.scale = 1 / std::sqrt(float(DIM)), a.share = HEADS / stored, a.before = a.after = 3, a.pool_max = 1, a.decay = 1;
                 a.workspace = workspace.at, a.scores = scores.at;
                 CUDA(headkv_rank(&a, stream));
             };

@@ -148,7 +148,8 @@ void compress(int d, int heads, int kv_heads, bool per_query_head, int tokens, i
     HeadkvRank a = {};
     a.q = q.at, a.k = k.at, a.q_head = a.k_head = int64_t(tokens) * d, a.q_token = a.k_token = d;
     a.heads = heads, a.kv_heads = kv_heads, a.tokens = tokens, a.head_dim = d, a.type = type_of<T>(), a.window = window;
-    a.scale = scale, a.softcap = cap, a.share = share, a.share_max = share_max, a.kernel = kernel, a.pool_max = pool_max;
+    a.scale = scale, a.softcap = cap, a.share = share, a.share_max = share_max, a.pool_max = pool_max;
+    a.before = a.after = kernel / 2, a.decay = 1;
     a.workspace = workspace.at, a.scores = scores.at;
     CUDA(headkv_rank(&a, nullptr));
 

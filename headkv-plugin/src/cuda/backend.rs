@@ -1,6 +1,7 @@
 //! An NVIDIA GPU as a backend.
 //!
-//! Only a budget that heads share by their scores (Ada-KV) waits for the device while a prompt is compressed.
+//! The window's ranking with a budget that is known without the scores does not wait for the device while a prompt is
+//! compressed; budgets that heads share by their scores, and other rankings, are decided on the host.
 
 use super::{
     cache::RaggedCache,
@@ -8,7 +9,13 @@ use super::{
     prompt::prompt_attention,
     rank::{DeviceScores, rank},
 };
-use crate::{AttentionShape, backend::Backend, config::Compression, selection::Scores};
+use crate::{
+    AttentionShape,
+    backend::{Backend, rank_on_host},
+    config::Compression,
+    ranking::{Observed, Ranking},
+    selection::{self, Scores},
+};
 use candle_core::{Result, Tensor};
 use std::{
     collections::HashMap,
@@ -22,9 +29,17 @@ pub struct Cuda {
     plans: Mutex<HashMap<usize, Plans>>,
 }
 
+/// Scores of a layer's candidates, where they were made.
+pub enum Ranked {
+    /// On the device, by the window's attention.
+    Device(DeviceScores),
+    /// On the host, by any other ranking.
+    Host(Scores),
+}
+
 impl Backend for Cuda {
     type Cache = RaggedCache;
-    type Scores = DeviceScores;
+    type Scores = Ranked;
 
     fn prefill(
         &self,
@@ -60,16 +75,21 @@ impl Backend for Cuda {
 
     fn rank(
         &self,
-        q: &Tensor,
-        k: &Tensor,
-        shape: &AttentionShape,
+        prompt: &Observed<'_>,
+        ranking: Option<&dyn Ranking>,
         config: &Compression,
-    ) -> Result<DeviceScores> {
-        rank(q, k, shape, config)
+    ) -> Result<Ranked> {
+        match ranking {
+            Some(ranking) => rank_on_host(prompt, ranking, config).map(Ranked::Host),
+            None => rank(prompt.queries, prompt.keys, prompt.shape, config).map(Ranked::Device),
+        }
     }
 
-    fn to_host(&self, scores: &DeviceScores) -> Result<Scores> {
-        scores.to_host()
+    fn to_host(&self, scores: &Ranked) -> Result<Scores> {
+        match scores {
+            Ranked::Device(scores) => scores.to_host(),
+            Ranked::Host(scores) => Ok(scores.clone()),
+        }
     }
 
     fn keep_all(&self, k: &Tensor, v: &Tensor) -> Result<RaggedCache> {
@@ -84,9 +104,15 @@ impl Backend for Cuda {
         &self,
         k: &Tensor,
         v: &Tensor,
-        scores: &DeviceScores,
+        scores: &Ranked,
         counts: &[usize],
     ) -> Result<RaggedCache> {
-        RaggedCache::keep_best(k, v, scores, counts)
+        match scores {
+            Ranked::Device(scores) => RaggedCache::keep_best(k, v, scores, counts),
+            Ranked::Host(scores) => {
+                let tokens = k.dim(1)? as u32;
+                RaggedCache::keep_at(k, v, &selection::best_and_rest(scores, counts, tokens))
+            }
+        }
     }
 }

@@ -77,8 +77,10 @@ pub struct Rank {
     pub softcap: f32,
     pub share: i32,
     pub share_max: i32,
-    pub kernel: i32,
+    pub before: i32,
+    pub after: i32,
     pub pool_max: i32,
+    pub decay: f32,
     pub workspace: Address,
     pub scores: Address,
 }

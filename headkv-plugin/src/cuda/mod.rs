@@ -14,7 +14,7 @@ mod rank;
 #[cfg(test)]
 mod tests;
 
-pub use backend::Cuda;
+pub use backend::{Cuda, Ranked};
 pub use cache::RaggedCache;
 pub use memory::allocated_bytes;
 pub use rank::DeviceScores;

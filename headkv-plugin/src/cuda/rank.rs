@@ -60,6 +60,7 @@ pub fn rank(
     };
     let values: CudaSlice<f32> = uninitialized(&device, stored * stride)?;
     let workspace: CudaSlice<u8> = uninitialized(&device, bytes)?;
+    let pool = config.pool();
     // The kernel takes the address of a whole prompt's queries, of which it reads the window's.
     let before = (tokens - window) as i64 * q.strides[1] * 2;
     let args = ffi::Rank {
@@ -79,7 +80,9 @@ pub fn rank(
         softcap: shape.softcap.unwrap_or(0.0),
         share: (heads / stored) as i32,
         share_max: i32::from(config.reduce == Reduce::Max),
-        kernel: config.kernel as i32,
+        before: pool.before as i32,
+        after: pool.after as i32,
+        decay: pool.decay,
         pool_max: i32::from(config.pooling == Pooling::Max),
         workspace: start(&workspace, &device),
         scores: start(&values, &device),

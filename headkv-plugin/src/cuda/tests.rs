@@ -6,6 +6,7 @@ use crate::{
     backend::{Backend, KvCache},
     config::{Compression, Granularity, Pooling, Reduce},
     cpu::Cpu,
+    ranking::Observed,
     selection,
 };
 use candle_core::{DType, Device, Tensor};
@@ -112,14 +113,19 @@ fn ranking_and_selection_equal_the_cpu() {
             granularity,
             pooling,
             reduce,
+            // The second one pools by the average, which has no bounds.
+            pool_before: (pooling == Pooling::Max).then_some(7),
+            pool_after: (pooling == Pooling::Max).then_some(24),
+            pool_decay: (reduce == Reduce::Mean).then_some(0.8),
             ..Compression::default()
         };
         let stored_heads = shape.stored_heads(granularity);
-        let on_device = gpu.rank(&q, &k, &shape, &config).unwrap();
+        let prompt = Observed::new(&q, &k, &v, &shape);
+        let on_device = gpu.rank(&prompt, None, &config).unwrap();
         let scores = gpu.to_host(&on_device).unwrap();
-        let expected = reference()
-            .rank(&cpu(&q), &cpu(&k), &shape, &config)
-            .unwrap();
+        let [q, k_cpu, v_cpu] = [&q, &k, &v].map(cpu);
+        let prompt = Observed::new(&q, &k_cpu, &v_cpu, &shape);
+        let expected = reference().rank(&prompt, None, &config).unwrap();
         for head in 0..stored_heads {
             for (a, b) in scores.row(head).iter().zip(expected.row(head)) {
                 assert!((a - b).abs() <= 1e-4 * b.abs(), "{a} instead of {b}");
@@ -129,7 +135,7 @@ fn ranking_and_selection_equal_the_cpu() {
         let counts: Vec<usize> = (0..stored_heads)
             .map(|head| [0, 300, 9999, 1][head % 4])
             .collect();
-        let by_rank = RaggedCache::keep_best(&k, &v, &on_device, &counts).unwrap();
+        let by_rank = gpu.keep_best(&k, &v, &on_device, &counts).unwrap();
         let kept: Vec<Vec<u32>> = (0..stored_heads)
             .map(|head| {
                 let mut at = selection::best(scores.row(head), counts[head]);
@@ -163,7 +169,11 @@ fn what_is_no_number_is_no_attention() {
     let q = Tensor::from_vec(q, (shape.heads, window, head_dim), &device).unwrap();
     let k = random(&device, &[shape.kv_heads, tokens, head_dim]);
     let gpu = Cuda::default();
-    let scores = gpu.rank(&q, &k, &shape, &Compression::default());
+    let scores = gpu.rank(
+        &Observed::new(&q, &k, &k, &shape),
+        None,
+        &Compression::default(),
+    );
     let scores = gpu.to_host(&scores.unwrap()).unwrap();
     assert!(scores.row(0).iter().all(|&score| score == 0.0));
     assert!(scores.row(1).iter().all(|&score| score > 0.0));

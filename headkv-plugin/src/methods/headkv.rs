@@ -7,8 +7,11 @@ use super::{Budget, Build, LayerContext, Method};
 use crate::{Compression, Error, HeadScores, apportion::apportion};
 use std::sync::{Arc, Mutex, PoisonError};
 
-struct HeadBudgets {
-    floor: usize,
+/// The original's `beta`.
+const BETA: f64 = 1.2;
+
+pub(super) struct HeadBudgets {
+    pub floor: usize,
     pool: usize,
     shares: Vec<f64>,
     heads: usize,
@@ -18,9 +21,9 @@ struct HeadBudgets {
 }
 
 impl HeadBudgets {
-    fn new(config: &Compression, scores: &HeadScores) -> Self {
+    pub fn new(config: &Compression, scores: &HeadScores) -> Self {
         let mean = config.capacity - config.window;
-        let shared = floor_div(mean as f64, config.beta) as usize;
+        let shared = floor_div(mean as f64, config.beta.unwrap_or(BETA)) as usize;
         Self {
             floor: mean - shared,
             pool: shared * scores.layers() * scores.heads(),
@@ -59,8 +62,9 @@ fn floor_div(a: f64, b: f64) -> f64 {
     }
 }
 
-impl Method for HeadBudgets {
-    fn budget(&self, at: &LayerContext) -> Budget {
+impl HeadBudgets {
+    /// Tokens that each head of a layer keeps.
+    pub fn layer(&self, at: &LayerContext) -> Vec<usize> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let all = match &*last {
             Some((candidates, all)) if *candidates == at.candidates => all.clone(),
@@ -70,7 +74,13 @@ impl Method for HeadBudgets {
                 all
             }
         };
-        Budget::PerHead(all[at.layer * self.heads..][..self.heads].to_vec())
+        all[at.layer * self.heads..][..self.heads].to_vec()
+    }
+}
+
+impl Method for HeadBudgets {
+    fn budget(&self, at: &LayerContext) -> Budget {
+        Budget::PerHead(self.layer(at))
     }
 }
 
@@ -115,7 +125,7 @@ mod tests {
             assert_eq!(floor_div(a.into(), b) as u32, quotient, "{a} // {b}");
         }
         let config = Compression {
-            beta: 1.1,
+            beta: Some(1.1),
             ..Compression::new("headkv", 96)
         };
         let scores = HeadScores::new(2, 3, vec![1.0; 6]).unwrap();

@@ -6,11 +6,16 @@
 mod adakv;
 mod full;
 mod headkv;
+mod headkv_plus;
 mod pyramidkv;
 mod snapkv;
 mod streaming;
 
-use crate::{Compression, Error, HeadScores, ModelShape};
+use crate::{
+    Compression, Error, HeadScores, ModelShape,
+    config::{Pool, Pooling},
+    ranking::WINDOW,
+};
 use std::sync::{Arc, RwLock};
 
 pub use headkv::head_capacities;
@@ -38,6 +43,15 @@ pub enum Budget {
     },
     /// The best-ranked ones, so many for each stored head of the layer.
     PerHead(Vec<usize>),
+    /// The best-ranked ones over all heads of the layer, each score times its head's weight, after every head's own best.
+    Competing {
+        /// Tokens of all heads together.
+        total: usize,
+        /// Tokens that every head is sure of.
+        floor: usize,
+        /// One factor per stored head.
+        weights: Vec<f64>,
+    },
     /// The best-ranked ones over all heads of the layer (Ada-KV, arXiv 2407.11550, algorithm 1).
     Shared {
         /// Tokens per head on average.
@@ -69,6 +83,46 @@ pub struct Build<'a> {
 /// Builds a method for one model; it may capture what it needs.
 pub type Factory = Arc<dyn Fn(&Build) -> Result<Box<dyn Method>, Error> + Send + Sync>;
 
+/// What a method does where the configuration leaves it open.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Defaults {
+    /// The name of its ranking.
+    pub ranking: String,
+    /// How far hits count; `None` goes by the configuration's `kernel`.
+    pub pool: Option<Pool>,
+    /// HeadKV's `beta`.
+    pub beta: f64,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            ranking: WINDOW.into(),
+            pool: None,
+            beta: 1.2,
+        }
+    }
+}
+
+impl Defaults {
+    /// The configuration with nothing left open.
+    pub fn complete(&self, config: &Compression) -> Compression {
+        let pool = match (self.pool, config.pooling) {
+            (Some(pool), Pooling::Max) => pool,
+            _ => config.pool(),
+        };
+        let maximum = config.pooling == Pooling::Max;
+        Compression {
+            ranking: Some(config.ranking.clone().unwrap_or(self.ranking.clone())),
+            pool_before: config.pool_before.or(maximum.then_some(pool.before)),
+            pool_after: config.pool_after.or(maximum.then_some(pool.after)),
+            pool_decay: config.pool_decay.or(maximum.then_some(pool.decay)),
+            beta: Some(config.beta.unwrap_or(self.beta)),
+            ..config.clone()
+        }
+    }
+}
+
 /// A method's entry in the registry.
 #[derive(Clone)]
 pub struct Entry {
@@ -82,6 +136,8 @@ pub struct Entry {
     pub needs_scores: bool,
     /// Whether it keeps every token, so that no capacity or other parameter changes it.
     pub keeps_all: bool,
+    /// What it does where the configuration leaves it open.
+    pub defaults: Defaults,
     /// Builds it.
     pub factory: Factory,
 }
@@ -98,6 +154,7 @@ impl Entry {
             about: String::new(),
             needs_scores: false,
             keeps_all: false,
+            defaults: Defaults::default(),
             factory: Arc::new(factory),
         }
     }
@@ -117,6 +174,12 @@ impl Entry {
     /// Says that it needs head scores.
     pub fn needs_scores(mut self) -> Self {
         self.needs_scores = true;
+        self
+    }
+
+    /// Says what it does where the configuration leaves it open.
+    pub fn defaults(mut self, defaults: Defaults) -> Self {
+        self.defaults = defaults;
         self
     }
 
@@ -149,6 +212,7 @@ fn builtin() -> Vec<Entry> {
             .aliases(&["HeadKV", "ReasonKV"])
             .about("a capacity per head, from head scores")
             .needs_scores(),
+        headkv_plus::entry(),
     ]
 }
 

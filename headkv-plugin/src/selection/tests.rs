@@ -109,6 +109,44 @@ fn with_window(best: BTreeSet<u32>, window: usize) -> Vec<u32> {
 
 proptest! {
     #[test]
+    fn hits_reach_as_far_as_the_pool_says(
+        rows in rows(1), before in 0..6usize, after in 0..30usize, decay in 0.0..1.0f32,
+    ) {
+        let pool = Pool { before, after, decay };
+        let row = &rows[0];
+        let pooled = scores(&rows).pooled(pool, 7, Pooling::Max);
+        for j in 0..CANDIDATES {
+            let reaches = |i: &usize| *i <= j && j - i <= after || *i > j && i - j <= before;
+            let values = (0..CANDIDATES).filter(reaches).map(|i| row[i] * decay.powi(i.abs_diff(j) as i32));
+            let expected = values.fold(0.0, f32::max);
+            prop_assert!((pooled.row(0)[j] - expected).abs() <= 1e-6, "position {}", j);
+        }
+    }
+
+    #[test]
+    fn competing_heads_keep_their_floor_and_spend_the_total(
+        rows in rows(3), total in 0..130usize, floor in 0..12usize, weights in prop::array::uniform3(0.1..3.0f64),
+    ) {
+        let budget = Budget::Competing { total, floor, weights: weights.to_vec() };
+        let Ok(kept) = select(&budget, 3, CANDIDATES, || Ok::<_, Infallible>(scores(&rows)));
+        let sum: usize = kept.iter().map(Vec::len).sum();
+        prop_assert_eq!(sum, total.clamp(3 * floor, 3 * CANDIDATES));
+        // No head would gain by another's last token beyond the floor.
+        let value = |h: usize, at: &u32| rows[h][*at as usize] * weights[h] as f32;
+        let last = (0..3).filter(|&h| kept[h].len() > floor).flat_map(|h| {
+            let mut values: Vec<f32> = kept[h].iter().map(|at| value(h, at)).collect();
+            values.sort_by(|a, b| b.total_cmp(a));
+            values.into_iter().nth(kept[h].len() - 1)
+        }).fold(f32::INFINITY, f32::min);
+        for h in 0..3 {
+            let best = (0..CANDIDATES as u32).filter(|at| !kept[h].contains(at)).map(|at| value(h, &at)).fold(0.0, f32::max);
+            prop_assert!(best <= last + 1e-6, "head {}: {} is dropped, {} kept", h, best, last);
+        }
+    }
+}
+
+proptest! {
+    #[test]
     fn best_is_the_beginning_of_the_sorted_row(rows in tied_rows(1), count in 0..=CANDIDATES + 3) {
         let expected: Vec<u32> = naive_best(&rows[0], count).into_iter().collect();
         prop_assert_eq!(best(&rows[0], count), expected);

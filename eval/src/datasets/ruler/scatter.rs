@@ -1,7 +1,7 @@
 //! Facts scattered over a haystack.
 
 use crate::Error;
-use headkv_haystack::Haystack;
+use headkv_haystack::{Haystack, Tokenized};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use tokenizers::Tokenizer;
@@ -21,35 +21,18 @@ impl<'t> Scatter<'t> {
         haystack: &Haystack,
         max_tokens: usize,
     ) -> Result<Self, Error> {
-        // Few tokens are longer than this on average; more text is fetched if they are.
-        let mut bytes = 6 * max_tokens.max(1);
-        loop {
-            let text = haystack.text(bytes);
-            let encoding = tokenizer.encode(text.as_str(), false)?;
-            let offsets = encoding.get_offsets();
-            if offsets.len() < max_tokens {
-                bytes *= 2;
-                continue;
-            }
-            let sentence_ends = text
-                .match_indices(['.', '!', '?'])
-                .map(|(at, mark)| at + mark.len());
-            let followed = |end: &usize| text[*end..].starts_with(char::is_whitespace);
-            let ends = sentence_ends
-                .filter(followed)
-                .map(|end| {
-                    (
-                        end,
-                        offsets.partition_point(|&(_, token_end)| token_end <= end),
-                    )
-                })
-                .collect();
-            return Ok(Self {
-                tokenizer,
-                text,
-                ends,
-            });
-        }
+        let Tokenized { text, ends } = haystack.tokenize(tokenizer, max_tokens)?;
+        let marks = text.match_indices(['.', '!', '?']);
+        let sentences = marks
+            .map(|(at, mark)| at + mark.len())
+            .filter(|&end| text[end..].starts_with(char::is_whitespace))
+            .map(|end| (end, ends.partition_point(|&token_end| token_end <= end)))
+            .collect();
+        Ok(Self {
+            tokenizer,
+            text,
+            ends: sentences,
+        })
     }
 
     /// At most `length` tokens of haystack and facts, each fact behind a sentence chosen at random.

@@ -1,0 +1,26 @@
+//! Ctrl-C: the first one asks for an end, the second one makes it.
+
+use crate::{Error, terminal};
+use std::{
+    process,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+/// The exit code of a program that Ctrl-C ended, as shells have it.
+const INTERRUPTED: i32 = 130;
+
+/// A flag that the first Ctrl-C sets, saying `said`; the second one ends the program at once.
+///
+/// # Errors
+/// [`Error::Interrupt`] if there is a handler already, or the system has none.
+pub fn flag(said: &'static str) -> Result<&'static AtomicBool, Error> {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    ctrlc::set_handler(move || {
+        if STOP.swap(true, Relaxed) {
+            process::exit(INTERRUPTED);
+        }
+        terminal::say(&format!("\n{said}; press Ctrl-C again to stop at once"));
+    })
+    .map_err(|e| Error::Interrupt(e.to_string()))?;
+    Ok(&STOP)
+}
