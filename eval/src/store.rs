@@ -67,7 +67,13 @@ impl Store {
     /// # Errors
     /// [`Error::Files`] while another run holds the folder; a folder that cannot be written; a malformed line.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let lock = Lock::take(&dir.join(LOCK))?;
+        let lock = Lock::take(&dir.join(LOCK)).map_err(|error| match error {
+            headkv_files::Error::Io { why, .. } => Error::File {
+                path: dir.into(),
+                why: format!("cannot be written ({why}); choose another --out"),
+            },
+            other => other.into(),
+        })?;
         let (rows, lines) = Lines::open::<Row>(&dir.join(ROWS))?;
         let (prompts, texts) = Lines::open::<PromptLine>(&dir.join(PROMPTS))?;
         Ok(Self {

@@ -39,8 +39,10 @@ pub fn upstream_data(name: &str) -> Option<PathBuf> {
     None
 }
 
-/// Says why a test, or a case of it, did not run.
+/// Says why a test, or a case of it, did not run; with `HEADKV_REQUIRE_DATA=1` that is a failure.
 pub fn skipped(why: impl std::fmt::Display) {
+    let required = std::env::var_os("HEADKV_REQUIRE_DATA").is_some_and(|value| value == "1");
+    assert!(!required, "skipped, though HEADKV_REQUIRE_DATA=1: {why}");
     // Not eprintln!, which the test harness keeps to itself when a test passes.
     let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
 }

@@ -109,7 +109,7 @@ proptest! {
         seed in 0..1000u64,
         per_query_head: bool,
     ) {
-        let less = Compression { beta, ..config(method, capacity, per_query_head) };
+        let less = Compression { beta: Some(beta), ..config(method, capacity, per_query_head) };
         let more = Compression { capacity: capacity + 1, ..less.clone() };
         let (scores, windows) = (head_scores(seed), windows(prompt, seed));
         let more = kept(&more, prompt, &scores, &windows);

@@ -176,7 +176,7 @@ fn the_originals_needles_are_found() {
     let mut least: f64 = 1.0;
     for name in ["haystack_for_detect", "haystack_for_detect_r2"] {
         let Some(folder) = headkv_tests::upstream_data(name) else {
-            return eprintln!("SKIPPED: no {name} among the public data");
+            return headkv_tests::skipped(format_args!("no {name} among the public data"));
         };
         let needles = needle::read(&folder.join("needles.jsonl")).unwrap();
         let depths = vec![0.0, 50.0, 100.0];

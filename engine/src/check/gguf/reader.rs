@@ -7,8 +7,8 @@ use std::io::{self, Read};
 const MOST_NAME: u64 = 65_535;
 /// Dimensions of a tensor at most; the format allows no more.
 const MOST_DIMENSIONS: u32 = 4;
-/// Arrays in arrays at most; no model has any.
-const MOST_NESTED: usize = 2;
+/// Levels of arrays in arrays at most; no model has any.
+const MOST_NESTED: usize = 1;
 /// Elements of all arrays together at most: the runtime keeps 32 bytes for each. Vocabularies have half a million.
 const MOST_ELEMENTS: u64 = 1 << 24;
 /// A tensor's place: where it begins behind the header, and its bytes.

@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Means of a run's methods with 95 % intervals, and of their differences from one of them, prompt by prompt.
+
+    scripts/intervals.py headkv-out/held-out/rows.jsonl headkv
+
+A bootstrap over prompts (10,000 draws, seed 0); a difference is paired, so that it is one of methods, not of prompts.
+"""
+
+import collections
+import json
+import random
+import sys
+
+
+def interval(values):
+    rng = random.Random(0)
+    means = sorted(sum(rng.choices(values, k=len(values))) / len(values) for _ in range(10_000))
+    return sum(values) / len(values), means[250], means[9749]
+
+
+def main(path, reference):
+    scores = collections.defaultdict(dict)
+    for line in open(path):
+        row = json.loads(line)
+        if row.get("error") is None:
+            variant = row["variant"]
+            capacity = variant.get("capacity")
+            name = variant["method"] + (f"@{capacity}" if capacity else "")
+            prompt = (row["dataset"], row["sample"], row["length"], row["depth"])
+            scores[name][prompt] = row["score"]
+    print(f"| method | n | mean | 95 % | against {reference} | 95 % |\n|---|---|---|---|---|---|")
+    for name in sorted(scores, key=lambda name: (name.partition("@")[2].zfill(9), name)):
+        own = scores[name]
+        mean, low, high = interval(list(own.values()))
+        line = f"| {name} | {len(own)} | {mean:.1f} | {low:.1f} to {high:.1f} |"
+        other = scores.get(f"{reference}@{name.partition('@')[2]}")
+        if other and not name.startswith(f"{reference}@"):
+            mean, low, high = interval([own[key] - other[key] for key in own if key in other])
+            line += f" {mean:+.1f} | {low:+.1f} to {high:+.1f} |"
+        else:
+            line += " | |"
+        print(line)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
