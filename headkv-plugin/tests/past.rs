@@ -107,7 +107,7 @@ fn new_tokens_see_the_past_and_each_other() {
     for (method, capacity) in [("full", 64), ("streaming", 40)] {
         let policy = policy(method, capacity);
         // StreamingLLM keeps 4 sinks, and of the others the last: what a reference can know without ranking.
-        let kept = |j: usize| method == "full" || j < 4 || j >= PROMPT - 36;
+        let kept = |j: usize| method == "full" || !(4..PROMPT - 36).contains(&j);
         for pieces in [
             vec![PROMPT],
             vec![1, 49, 100],
@@ -165,7 +165,7 @@ fn a_prompt_in_pieces_keeps_what_it_keeps_in_one() {
 #[test]
 fn growing_and_compressed_sequences_share_a_batch() {
     let policy = policy("streaming", 40);
-    let kept = |j: usize| j < 4 || j >= PROMPT - 36;
+    let kept = |j: usize| !(4..PROMPT - 36).contains(&j);
     let (first, second) = (Tokens::random(PROMPT + 8), Tokens::random(PROMPT));
     let (mut compressed, mut growing) = (Past::default(), Past::default());
     step(&mut [&mut compressed], &policy, &[first.part(0, PROMPT)]).unwrap();

@@ -102,14 +102,15 @@ fn drop_is_the_distance_that_the_outputs_move() {
             for row in 0..WINDOW_TOKENS {
                 let p = example.probabilities(head, row);
                 // By the definition: attention with and without the position.
-                for e in 0..SHAPE.head_dim {
+                let moved = (0..SHAPE.head_dim).map(|e| {
                     let all = |skip: Option<usize>| {
                         let kept = (0..TOKENS).filter(|k| Some(*k) != skip);
                         let weight: f64 = kept.clone().map(|k| p[k]).sum();
                         kept.map(|k| p[k] * f64::from(values[k][e])).sum::<f64>() / weight
                     };
-                    expected += (all(None) - all(Some(j))).powi(2);
-                }
+                    (all(None) - all(Some(j))).powi(2)
+                });
+                expected += moved.sum::<f64>();
             }
             close(score, expected, &format!("head {head}, position {j}"));
         }
