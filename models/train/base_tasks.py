@@ -1,0 +1,207 @@
+"""Basic tasks: facts to hide in filler text, and questions about them."""
+import numpy as np
+
+PEOPLE = ("Mary John Sandra Daniel Bill Fred Jeff Julie Alice Robert Emma Lucas Olivia Noah Sophia Liam Grace Henry "
+          "Clara Oscar Nina Peter Laura Simon Ruth Victor Helen Martin Diana Frank Irene George Karen Leo Monica Paul "
+          "Rachel Steve Tina Walter Yvonne Adam Bella Carl Dora Edgar Fiona Gavin Hannah Ivan Jane Kevin Lydia Miguel "
+          "Nora Otto Paula Quentin Rosa Samuel Teresa Ursula Vincent Wendy Xavier Zoe Ahmed Bianca Chen Divya Elif Farid "
+          "Gustav Hana Igor Jamal Keiko Lars Mei Nadia Omar Priya Rafael Sana Tomas Uma Viktor Wei Yara Zane").split()
+CITIES = ("San Francisco,Paris,London,Tokyo,New York,Berlin,Madrid,Rome,Beijing,Chicago,Boston,Seattle,Toronto,Sydney,"
+          "Dublin,Vienna,Prague,Warsaw,Lisbon,Athens,Cairo,Delhi,Mumbai,Seoul,Bangkok,Lima,Bogota,Havana,Oslo,Helsinki,"
+          "Copenhagen,Stockholm,Zurich,Geneva,Milan,Naples,Venice,Florence,Munich,Hamburg,Cologne,Brussels,Amsterdam,"
+          "Budapest,Belgrade,Sofia,Bucharest,Kiev,Moscow,Istanbul,Ankara,Jerusalem,Dubai,Karachi,Lahore,Dhaka,Hanoi,"
+          "Manila,Jakarta,Singapore,Perth,Auckland,Honolulu,Denver,Austin,Dallas,Houston,Phoenix,Portland,Detroit,Miami,"
+          "Atlanta,Memphis,Nashville,Montreal,Vancouver,Quebec,Salvador,Santiago,Quito,Caracas,Nairobi,Lagos,Accra,Tunis"
+          ).split(",")
+PARKS = "Dolores Park,Chaoyang Park,Hyde Park,Central Park,the old harbor,the city garden,the river bank,the main square,the north beach,the stone bridge,the quiet lake,the castle hill,the fish market,the wooden pier,the rose garden".split(",")
+ACTS = ("eat a sandwich,take a walk,drink a cup of tea,have a cup of Espresso,read a novel,watch the boats,feed the birds,"
+        "play chess,listen to jazz,paint the sunset,ride a bicycle,buy fresh bread,fly a kite,climb the tower,visit the museum,"
+        "taste the local cheese,collect old stamps,swim in the cold water,photograph the towers,play basketball,enjoy a smoothie,"
+        "sing with friends,bake an apple pie,plant some tulips,row a small boat,learn to dance,count the stars,write a letter").split(",")
+WHEN = "on a sunny day,in the evening,before breakfast,at the local gym,in early spring,on a rainy morning,after work,at midnight,during the winter,on Sunday,with old friends,in the afternoon".split(",")
+ATTRS = "secret code,favorite color,password,phone number,birthplace,magic number,motto,nickname,license plate,locker number,home town,profession,room number,pet,favorite dish,hidden treasure,final answer,middle name,account number,project name".split(",")
+ENTS = "the blue house,the night train,the old library,the captain,the green valley,the school,the silver ship,the baker,the mayor,the tall tower,the research team,the orchestra,the garden club,the east wing,the lighthouse,the red bicycle,the museum,the hotel,the committee,the football team".split(",")
+LOCS = "bathroom bedroom garden hallway kitchen office".split()
+OBJS = "apple football milk".split()
+BABI_PEOPLE = "Mary John Sandra Daniel".split()
+GIVERS = "Bill Fred Jeff Mary".split()
+MOVES = ["moved to the", "went to the", "journeyed to the", "travelled to the", "went back to the"]
+GRABS = ["got the {} there", "grabbed the {} there", "picked up the {} there", "took the {} there"]
+DROPS = ["dropped the {}", "put down the {}", "left the {}", "discarded the {}"]
+
+F_SUBJ = "The old harbor,A small boat,The morning train,The gardener,My neighbor,The library,A grey cat,The village,The long road,An engineer,The river,A young painter,The market,The winter storm,The committee,A distant bell,The teacher,The forest,The sailor,A letter,The clock,The council,The bakery,A quiet street,The machine,The farmer".split(",")
+F_VERB = "was near,waited for,looked toward,changed after,stood behind,moved along,remembered,ignored,followed,belonged to,crossed,described,faced,rested beside,avoided,reached,opened onto,repaired,borrowed,watched".split(",")
+F_OBJ = "the empty station,a row of trees,the stone wall,the evening light,an unfinished plan,the wide field,the narrow path,a broken window,the first snow,the new bridge,a pile of books,the crowded hall,the sleeping dog,a simple idea,the far shore,the tall chimney,the summer festival,a glass of water,the wooden door,the early fog".split(",")
+F_TAIL = ["", " without a word", " for many years", " in the afternoon", " as usual", " once again", " until nightfall", " with great care", " and nobody noticed", " because of the rain", " before the meeting", " in complete silence"]
+
+
+def synthetic_sentence(r):
+    return f" {r.choice(F_SUBJ)} {r.choice(F_VERB)} {r.choice(F_OBJ)}{r.choice(F_TAIL)}."
+
+
+class Tasks:
+    def __init__(self, rng, words):
+        self.r = rng
+        self.words = words
+
+    def pick(self, xs, k=None):
+        if k is None:
+            return xs[self.r.integers(len(xs))]
+        return [xs[i] for i in self.r.permutation(len(xs))[:k]]
+
+    def rwords(self, lo, hi):
+        return " ".join(self.pick(self.words) for _ in range(self.r.integers(lo, hi + 1)))
+
+    def digits(self, lo, hi):
+        return "".join(str(self.r.integers(10)) for _ in range(self.r.integers(lo, hi + 1)))
+
+    def activity(self):
+        u = self.r.random()
+        if u < 0.4:
+            return f"{self.pick(ACTS)} and sit in {self.pick(PARKS)} {self.pick(WHEN)}"
+        if u < 0.7:
+            a, b = self.pick(ACTS, 2)
+            return f"{a} in {self.pick(PARKS)} and {b} {self.pick(WHEN)}"
+        return f"{self.pick(ACTS).split()[0]} {self.rwords(3, 9)}"
+
+    def value(self):
+        return self.digits(4, 7) if self.r.random() < 0.4 else self.rwords(1, 6)
+
+    def name(self, k):
+        return self.pick(PEOPLE, k)
+
+    # each task: (facts in order, [(question, answer)])
+    def best_thing(self):
+        n = self.r.integers(1, 6)
+        places = self.pick(self.cities, n)
+        acts = [self.activity() for _ in places]
+        facts = [f"The best thing to do in {p} is {a}." for p, a in zip(places, acts)]
+        qa = []
+        for i in self.r.permutation(n)[:3]:
+            q = f"What is the best thing to do in {places[i]}?" if self.r.random() < 0.6 else f"The best thing to do in {places[i]} is: "
+            qa.append((q, acts[i] + "."))
+        return facts, qa
+
+    def attribute(self):
+        n = self.r.integers(1, 7)
+        pairs = set()
+        while len(pairs) < n:
+            ent = self.pick(self.entities) if self.r.random() < 0.5 else self.pick(self.people)
+            pairs.add((self.pick(ATTRS), ent))
+        pairs = list(pairs)
+        vals = [self.value() for _ in pairs]
+        facts = [f"The {a} of {e} is {v}." for (a, e), v in zip(pairs, vals)]
+        return facts, [(f"What is the {pairs[i][0]} of {pairs[i][1]}?", vals[i] + ".") for i in self.r.permutation(n)[:4]]
+
+    def magic(self):
+        n = self.r.integers(1, 6)
+        keys = list({self.rwords(1, 2) for _ in range(n)})
+        vals = [self.digits(5, 7) for _ in keys]
+        facts = [f"One of the special magic numbers for {k} is: {v}." for k, v in zip(keys, vals)]
+        return facts, [(f"What is the special magic number for {keys[i]} mentioned in the provided text?", vals[i] + ".")
+                       for i in self.r.permutation(len(keys))[:3]]
+
+    def statement(self):
+        """A long statement recalled from its subject, as in retrieval-head detection."""
+        who = self.pick([f"a new report from the {self.pick(self.entities)[4:]}", f"the letter of {self.pick(self.people)}", f"the story about {self.pick(self.people)}"])
+        v = self.rwords(8, 24)
+        facts = [f"{who[0].upper()}{who[1:]} shows that {v}."]
+        return facts, [(f"What does {who} show?", v + ".")]
+
+    def compare(self, hops_apart):
+        a, b = self.name(2)
+        fa, fb = self.activity(), self.activity()
+        kind = self.r.integers(3)
+        lo, hi = sorted(self.r.permutation(np.arange(5, 80))[:2])
+        if self.r.random() < 0.5:
+            lo = int(lo); hi = lo + int(self.r.integers(1, 4))
+        va, vb = (hi, lo) if self.r.random() < 0.5 else (lo, hi)
+        unit, more, less = [("years old", "older", "younger"), ("inches tall", "taller", "shorter"), ("coins rich", "richer", "poorer")][kind]
+        s1 = [f"{a}'s favorite thing is to {fa}.", f"{b}'s favorite thing is to {fb}."]
+        s2 = [f"{b} is {vb} {unit}.", f"{a} is {va} {unit}."]
+        if self.r.random() < 0.5: s1.reverse()
+        if self.r.random() < 0.5: s2.reverse()
+        facts = s1 + s2
+        if not hops_apart:
+            facts = [" ".join(facts)]
+        qa = []
+        for word in self.pick([more, less], 2)[: self.r.integers(1, 3)]:
+            first = va > vb if word == more else va < vb
+            who, f = (a, fa) if first else (b, fb)
+            x, y = self.pick([a, b], 2)
+            qa.append((f"What is the favorite thing of the {word} one between {x} and {y}?", f"{who}'s favorite thing is to {f}."))
+        if self.r.random() < 0.5:
+            x, v = (a, va) if self.r.random() < .5 else (b, vb)
+            qa.append((f"How many {unit} is {x}?", f"{v}."))
+        if self.r.random() < 0.5:
+            x, f = (a, fa) if self.r.random() < .5 else (b, fb)
+            qa.append((f"What is the favorite thing of {x}?", f"{x}'s favorite thing is to {f}."))
+        return facts, qa
+
+    def friend(self):
+        n = self.r.integers(2, 5)
+        people = self.name(2 * n)
+        places = self.pick(self.cities, n)
+        facts = []
+        for i in range(n):
+            facts += [f"{people[2*i]}'s best friend is {people[2*i+1]}.", f"{people[2*i+1]} lives in {places[i]}."]
+        facts = [facts[i] for i in self.r.permutation(len(facts))]
+        return facts, [(f"Where does the best friend of {people[2*i]} live?", f"{people[2*i+1]} lives in {places[i]}.") for i in self.r.permutation(n)[:3]]
+
+    def babi1(self):
+        facts, at = [], {}
+        for _ in range(self.r.integers(2, 9)):
+            p, l = self.pick(BABI_PEOPLE), self.pick(LOCS)
+            facts.append(f"{p} {self.pick(MOVES)} {l}."); at[p] = l
+        return facts, [(f"Where is {p}? ", f"The most recent location of {p} is {at[p]}.") for p in self.pick(list(at), 2)]
+
+    def babi2(self):
+        facts, at, holds, where = [], {}, {}, {}
+        for _ in range(self.r.integers(4, 20)):
+            p = self.pick(BABI_PEOPLE)
+            u = self.r.random()
+            if u < 0.5 or p not in at:
+                l = self.pick(LOCS); at[p] = l
+                facts.append(f"{p} {self.pick(MOVES)} {l}.")
+                for o, h in holds.items():
+                    if h == p: where[o] = l
+            elif u < 0.8:
+                free = [o for o in OBJS if o not in holds]
+                if free:
+                    o = self.pick(free); holds[o] = p; where[o] = at[p]
+                    facts.append(f"{p} {self.pick(GRABS).format(o)}.")
+            else:
+                mine = [o for o, h in holds.items() if h == p]
+                if mine:
+                    o = self.pick(mine); del holds[o]
+                    facts.append(f"{p} {self.pick(DROPS).format(o)}.")
+        if not where:
+            return self.babi2()
+        return facts, [(f"Where is the {o}? ", f"The {o} is in the {where[o]}.") for o in self.pick(list(where), 2)]
+
+    def babi4(self):
+        a, b, c = self.pick(LOCS, 3)
+        d = self.pick(["north", "south", "east", "west"]); e = self.pick([x for x in ["north", "south", "east", "west"] if x != d])
+        facts = [f"The {a} is {d} of the {b}.", f"The {b} is {e} of the {c}."]
+        facts = self.pick(facts, 2)
+        q = [(f"What is {d} of the {b}? ", f"{a}."), (f"What is the {b} {e} of? ", f"{c}."), (f"What is {e} of the {c}? ", f"{b}.")]
+        return facts, self.pick(q, 2)
+
+    def babi5(self):
+        facts, last = [], None
+        for _ in range(self.r.integers(1, 6)):
+            x, y = self.pick(GIVERS, 2); o = self.pick(OBJS)
+            facts.append(f"{x} {self.pick(['gave', 'handed', 'passed'])} the {o} to {y}."); last = (x, o, y)
+        x, o, y = last
+        q = [(f"Who gave the {o} to {y}? ", f"{x}."), (f"What did {x} give to {y}? ", f"{o}."), (f"Who received the {o}? ", f"{y}.")]
+        return facts, self.pick(q, 1)
+
+    FAMILIES = ["best_thing", "attribute", "magic", "statement", "compare_near", "compare_far", "friend", "babi1", "babi2", "babi4", "babi5"]
+    WEIGHTS = np.array([2.5, 2.5, 2, 2, 6, 4, 1.5, 1.5, 2.5, 0.7, 0.7])
+
+    def sample(self, family=None):
+        if family is None:
+            family = self.FAMILIES[self.r.choice(len(self.FAMILIES), p=self.WEIGHTS / self.WEIGHTS.sum())]
+        if family == "compare_near": return family, *self.compare(False)
+        if family == "compare_far": return family, *self.compare(True)
+        return family, *getattr(self, family)()

@@ -1,0 +1,60 @@
+"""Filler text: English prose of Python's own documentation and generated sentences.
+
+Source: the docstrings and `pydoc_data.topics` of the running Python (PSF-2.0), of numpy and torch (BSD-3-Clause).
+Only paragraphs of plain prose stay.
+"""
+import ast
+import glob
+import os
+import re
+import zlib
+from collections import Counter
+
+import numpy as np
+
+from base_tasks import synthetic_sentence
+
+
+def _prose(text):
+    for p in re.split(r"\n\s*\n", text):
+        p = " ".join(p.split())
+        plain = sum(c.isalpha() or c in " ,'" for c in p)
+        if len(p) > 60 and p[0].isupper() and p.endswith(".") and plain > .93 * len(p):
+            yield p
+
+
+def prose():
+    import pydoc_data.topics as topics
+    import torch
+    seen = {}
+    for text in topics.topics.values():
+        seen.update(dict.fromkeys(_prose(text)))
+    roots = [os.path.dirname(os.__file__), os.path.dirname(np.__file__), os.path.dirname(torch.__file__)]
+    for i, root in enumerate(roots):
+        for path in sorted(glob.glob(root + "/**/*.py", recursive=True)):
+            if i == 0 and "-packages" in path:
+                continue
+            try:
+                tree = ast.parse(open(path, encoding="utf8").read())
+            except (SyntaxError, UnicodeDecodeError, ValueError):
+                continue
+            for node in ast.walk(tree):
+                if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+                    seen.update(dict.fromkeys(_prose(ast.get_docstring(node) or "")))
+    return list(seen)
+
+
+def words(paragraphs):
+    c = Counter(w for p in paragraphs for w in re.findall(r"\b[a-z]{3,10}\b", p))
+    return [w for w, _ in c.most_common(9000)][100:]
+
+
+def tokens(tok, paragraphs):
+    """-> [(ids, sentence ends)] of prose and of generated sentences."""
+    r = np.random.default_rng(1)
+    order = sorted(paragraphs, key=lambda p: zlib.crc32(p.encode()))
+    out = []
+    for texts in ([" " + p for p in order], [synthetic_sentence(r) for _ in range(60000)]):
+        ids = np.concatenate([np.array(e.ids, np.int64) for e in tok.encode_batch(texts, add_special_tokens=False)])
+        out.append((ids, np.flatnonzero(ids == tok.token_to_id(".")) + 1))
+    return out

@@ -1,0 +1,107 @@
+"""Documents: facts of one or several tasks among filler text, then the questions as turns.
+
+    prefix | filler with the facts at sentence ends | question, answer [, question, answer ...]
+"""
+import numpy as np
+
+from tasks import Tasks
+
+FORMS = [("<|im_start|> This is a very long story book: <book>", " </book>.\n Based on the content of the book, Question: ", "Question: ", "\nAnswer:"),
+         ("", "Based on the content of the book, Question: ", "Question: ", "\nAnswer:"),
+         ("<|im_start|>user\n", "\n\nQuestion: ", "<|im_start|>user\nQuestion: ", "<|im_end|>\n<|im_start|>assistant\n")]
+ASSISTANT = "<|im_end|>\n<|im_start|>assistant\n"
+
+
+class Documents:
+    """Makes token arrays of exactly `length + 1` with a loss weight per token."""
+
+    def __init__(self, tokenizer, filler, words, babi_prompts, seed, held_out=False):
+        self.tok, self.filler, self.babi = tokenizer, filler, babi_prompts
+        self.r = np.random.default_rng(seed)
+        self.tasks = Tasks(self.r, words, held_out)
+
+    def enc(self, s):
+        return self.tok.encode(s, add_special_tokens=False).ids
+
+    def families(self, length):
+        p = np.array(list(Tasks.WEIGHTS.values()))
+        n = 1 + self.r.integers(1 + min(3, length // 700))
+        chosen = [Tasks.FAMILIES[i] for i in self.r.choice(len(p), n, replace=False, p=p / p.sum())]
+        out = []
+        for f in chosen:  # one story and one set of people and keys per document
+            kind = Documents.kind(f)
+            if kind not in map(Documents.kind, out):
+                out.append(f)
+        return out
+
+    @staticmethod
+    def kind(f):
+        if f.startswith("babi"):
+            return "story"
+        if f in ("friend", "three_hops", "older", "compare_near", "compare_far"):
+            return "people"
+        return "keys" if f in ("needle", "several_keys", "unknown") else "magic" if f in ("magic", "multi_value") else f
+
+    def turns(self, family, qa):
+        """-> prefix, [(question, answer)], with the first form's marks around them."""
+        if family.startswith("babi") and self.r.random() < .8:
+            p = self.babi["qa" + family[4:]]
+            ex = p["examples"] if self.r.random() < .6 else ""
+            pre = f"<|im_start|>user\n{p['instruction']}\n\n{ex}\n\n{p['post_prompt']}\n\n<context>\n" if self.r.random() < .7 else "<|im_start|>user\n<context>\n"
+            mid, again, post = "\n</context>\n\nQuestion: ", "<|im_start|>user\nQuestion: ", ASSISTANT
+        else:
+            pre, mid, again, post = FORMS[self.r.integers(3)]
+        end = "<|im_end|>\n" if post == ASSISTANT else "\n"
+        lead = "" if post == ASSISTANT else " "
+        if post == ASSISTANT and len(qa) > 1 and self.r.random() < .3:
+            qa = qa + [("What was my first question?", qa[0][0])]
+        return pre, [((mid if i == 0 else again) + q + post, lead + a + end) for i, (q, a) in enumerate(qa)]
+
+    def document(self, length, family=None):
+        """-> ids, weights; with `family`, one question of that task (or "multi_turn") carries the weight."""
+        while True:
+            several = family in (None, "multi_turn")
+            chosen = self.families(length) if family is None else ["several_keys" if several else family]
+            facts, qa = [], []
+            for f in chosen:
+                fs, q = self.tasks.sample(f)
+                facts.append([self.enc(" " + x) for x in fs])
+                qa += q
+            first = qa[0]
+            qa = [qa[i] for i in self.r.permutation(len(qa))] if family is None and not chosen[0].startswith("babi") else qa
+            qa = qa if several else [first]
+            if family == "multi_turn":
+                pre, mid, again, post = FORMS[2]
+                qs = [((mid if i == 0 else again) + q + post, a + "<|im_end|>\n") for i, (q, a) in enumerate(qa + [("What was my first question?", qa[0][0])])]
+            else:
+                pre, qs = self.turns(chosen[0], qa)
+            pre, tail, weight = self.enc(pre) if pre else [], [], []
+            for i, (q, a) in enumerate(qs):
+                q, a = self.enc(q), self.enc(a)
+                w = 1.0 if family is None or family != "multi_turn" or i == len(qs) - 1 else 0.0
+                tail += q + a
+                weight += [0.] * len(q) + [w * min(1., 8 / len(a)) if family is None else w] * len(a)
+            room = length + 1 - len(pre) - len(tail) - sum(len(x) for fs in facts for x in fs)
+            if room >= 0:
+                break
+        body, ends = self.text(room)
+        placed = []
+        for fs in facts:
+            placed += list(zip(np.sort(ends[self.r.integers(len(ends), size=len(fs))]), fs))
+        placed.sort(key=lambda x: x[0])
+        parts, prev = [np.array(pre, np.int64)], 0
+        for p, f in placed:
+            parts += [body[prev:p], np.array(f, np.int64)]
+            prev = p
+        ids = np.concatenate(parts + [body[prev:], np.array(tail, np.int64)])
+        w = np.zeros(length + 1, np.float32)
+        w[length + 1 - len(tail):] = weight
+        return ids, w
+
+    def text(self, n):
+        """-> n tokens of filler, and the places of sentence ends in it."""
+        ids, ends = self.filler[0 if self.r.random() < .6 else 1]
+        start = ends[self.r.integers(np.searchsorted(ends, len(ids) - n - 1))]
+        body = ids[start:start + n]
+        inside = ends[np.searchsorted(ends, start):np.searchsorted(ends, start + n, "right")] - start
+        return body, np.concatenate([[0], inside])

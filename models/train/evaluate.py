@@ -1,0 +1,35 @@
+"""Exact match of the whole answer, per task and length, on held-out words, people, places and templates."""
+import numpy as np
+import torch
+
+from tasks import Tasks
+
+FAMILIES = [f for f in Tasks.FAMILIES if f not in ("magic", "compare_near")] + ["multi_turn"]
+
+
+@torch.no_grad()
+def accuracy(model, documents, length, family, n, tokens=131072):
+    """Teacher-forced, which for exact match equals greedy decoding."""
+    docs = [documents.document(length, family) for _ in range(n)]
+    ok, bs = 0, max(1, tokens // length)
+    with torch.autocast("cuda", torch.bfloat16):
+        for i in range(0, n, bs):
+            ids = torch.tensor(np.stack([d[0] for d in docs[i:i + bs]])).cuda()
+            asked = torch.tensor(np.stack([d[1] for d in docs[i:i + bs]]))[:, 1:].cuda() > 0
+            h = model(ids[:, :-1])
+            row = asked.nonzero()[:, 0]
+            wrong = (h[asked] @ model.emb.weight.T.bfloat16()).argmax(-1) != ids[:, 1:][asked]
+            ok += len(ids) - len(row[wrong].unique())
+    return ok / n
+
+
+def table(model, make, lengths, n, tag):
+    """Prints one line per task; returns the mean."""
+    print(f"| {tag} | " + " | ".join(f"{l} (n={k})" for l, k in zip(lengths, n)) + " |", flush=True)
+    sums = []
+    for fam in FAMILIES:
+        row = [accuracy(model, make(987654 + l), l, fam, k) for l, k in zip(lengths, n)]
+        sums.append(row)
+        print(f"| {fam} | " + " | ".join(f"{100*x:.0f}" for x in row) + " |", flush=True)
+    print("| mean | " + " | ".join(f"{100*x:.1f}" for x in np.mean(sums, 0)) + " |", flush=True)
+    return float(np.mean(sums))
