@@ -23,11 +23,10 @@ def main(path, reference):
     for line in open(path):
         row = json.loads(line)
         if row.get("error") is None:
-            variant = row["variant"]
-            capacity = variant.get("capacity")
-            name = variant["method"] + (f"@{capacity}" if capacity else "")
+            capacity = row.get("capacity")
+            name = row["method"] + (f"@{capacity}" if capacity else "")
             prompt = (row["dataset"], row["sample"], row["length"], row["depth"])
-            scores[name][prompt] = row["score"]
+            scores[name][prompt] = 100 * row["score"]
     print(f"| method | n | mean | 95 % | against {reference} | 95 % |\n|---|---|---|---|---|---|")
     for name in sorted(scores, key=lambda name: (name.partition("@")[2].zfill(9), name)):
         own = scores[name]
