@@ -152,9 +152,14 @@ pub fn variants(grid: &Methods, model: &Path, score_folder: &Path) -> Result<Vec
             }
             let mut files = grid.scores.clone();
             if files.is_empty() {
-                for choice in &grid.head_choice {
+                let asked = grid.head_choice.iter().map(|choice| head_choice(choice));
+                let mut kinds = asked.collect::<Result<Vec<_>, _>>()?;
+                if kinds.is_empty() {
+                    kinds.push(entry.score_kind(name));
+                }
+                for kind in kinds {
                     let default = Compression {
-                        head_choice: head_choice(choice)?,
+                        head_choice: Some(kind),
                         ..config.clone()
                     };
                     files.push(default.default_scores(score_folder, model));

@@ -43,8 +43,9 @@ pub struct Compression {
     pub prior: f64,
     /// HeadKV: exponent on the heads' shares; below 1 flattens, above 1 sharpens.
     pub temp: f64,
-    /// HeadKV: the kind of the file that [`Compression::default_scores`] names.
-    pub head_choice: Kind,
+    /// HeadKV: the kind of the file that [`Compression::default_scores`] names; `None` is what the method's name says
+    /// ([`crate::methods::Entry::score_kind`]), else retrieval.
+    pub head_choice: Option<Kind>,
     /// HeadKV: the score file, which must be named. Programs that know the model's path fill in
     /// [`Compression::default_scores`] where the user names none; `headkv-eval` does.
     pub scores: Option<PathBuf>,
@@ -134,7 +135,7 @@ impl Default for Compression {
             beta: None,
             prior: 0.25,
             temp: 1.0,
-            head_choice: Kind::Retrieval,
+            head_choice: None,
             scores: None,
             floor: 0.2,
             pyramid_beta: 20,
@@ -249,7 +250,8 @@ impl Compression {
 
     /// The score file of the model at a path that a folder holds, of the kind that is configured.
     pub fn default_scores(&self, dir: &Path, model: &Path) -> PathBuf {
-        HeadScores::path(dir, &model_name(model), self.head_choice)
+        let kind = self.head_choice.unwrap_or(Kind::Retrieval);
+        HeadScores::path(dir, &model_name(model), kind)
     }
 }
 

@@ -5,6 +5,7 @@ use headkv_plugin::{
     Compression, HeadScores, ModelShape, Policy,
     config::{Granularity, Pool, Pooling, Reduce},
     methods::{self, Budget},
+    scores::Kind,
     selection::{self, Scores},
 };
 use proptest::prelude::*;
@@ -218,6 +219,10 @@ fn methods_are_found_by_their_names() {
     ] {
         assert_eq!(methods::find(alias).unwrap().name, name);
     }
+    // The original's name for retrieval-reasoning heads means their scores.
+    let headkv = methods::find("reasonkv").unwrap();
+    assert_eq!(headkv.score_kind("ReasonKV"), Kind::Reasoning);
+    assert_eq!(headkv.score_kind("HeadKV"), Kind::Retrieval);
     let message = methods::find("snapkb").err().unwrap().to_string();
     assert!(
         message.contains("snapkb") && message.contains("pyramidkv"),

@@ -111,3 +111,26 @@ fn shuffled_scores_go_to_other_heads_as_whole_lists() {
     };
     assert_eq!(sorted(&shuffled), sorted(&real));
 }
+
+#[test]
+fn a_methods_name_can_say_which_scores_are_meant() {
+    let files = |method: &str, head_choice: &[&str]| {
+        let grid = headkv_eval::grid::Methods {
+            method: vec![method.into()],
+            capacity: vec![32],
+            head_choice: head_choice.iter().map(|kind| kind.to_string()).collect(),
+            ..Default::default()
+        };
+        let folder = headkv_tests::root().join("head_scores");
+        let variants = headkv_eval::engine::variants(&grid, &headkv_tests::tiny(), &folder);
+        let names = variants.unwrap().into_iter();
+        names.map(|v| v.scores_name().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(files("headkv", &[]), ["tiny_retrieval"]);
+    assert_eq!(files("ReasonKV", &[]), ["tiny_reasoning"]);
+    assert_eq!(files("ReasonKV", &["copy"]), ["tiny_retrieval"]);
+    assert_eq!(
+        files("headkv", &["reason", "enhanced"]),
+        ["tiny_reasoning", "tiny_enhanced"]
+    );
+}

@@ -31,13 +31,8 @@ pub struct Methods {
     /// HeadKV: head score files; {model} stands for each model's name [default: head_scores/{model}_{kind}.json]
     #[arg(long, value_delimiter = ',', value_name = "FILE")]
     pub scores: Vec<PathBuf>,
-    /// HeadKV: kinds of the default score files: retrieval, enhanced, reasoning
-    #[arg(
-        long,
-        value_delimiter = ',',
-        value_name = "KIND",
-        default_value = "retrieval"
-    )]
+    /// HeadKV: kinds of the default score files: retrieval, enhanced, reasoning [default: what the method's name says, retrieval]
+    #[arg(long, value_delimiter = ',', value_name = "KIND")]
     pub head_choice: Vec<String>,
     /// Parameters that have one value.
     #[command(flatten)]

@@ -15,6 +15,7 @@ use crate::{
     Compression, Error, HeadScores, ModelShape,
     config::{Pool, Pooling},
     ranking::WINDOW,
+    scores::Kind,
 };
 use std::sync::{Arc, RwLock};
 
@@ -136,6 +137,8 @@ pub struct Entry {
     pub needs_scores: bool,
     /// Whether it keeps every token, so that no capacity or other parameter changes it.
     pub keeps_all: bool,
+    /// Names that say which head scores are meant.
+    pub score_kinds: Vec<(String, Kind)>,
     /// What it does where the configuration leaves it open.
     pub defaults: Defaults,
     /// Builds it.
@@ -154,6 +157,7 @@ impl Entry {
             about: String::new(),
             needs_scores: false,
             keeps_all: false,
+            score_kinds: Vec::new(),
             defaults: Defaults::default(),
             factory: Arc::new(factory),
         }
@@ -169,6 +173,21 @@ impl Entry {
     pub fn aliases(mut self, aliases: &[&str]) -> Self {
         self.aliases = aliases.iter().map(|alias| alias.to_string()).collect();
         self
+    }
+
+    /// Adds another name, which also says which head scores are meant.
+    pub fn alias_with_scores(mut self, alias: &str, kind: Kind) -> Self {
+        self.aliases.push(alias.into());
+        self.score_kinds.push((alias.into(), kind));
+        self
+    }
+
+    /// The head scores that are meant where the method was asked for by that name.
+    pub fn score_kind(&self, name: &str) -> Kind {
+        let mut kinds = self.score_kinds.iter();
+        kinds
+            .find(|(alias, _)| alias.eq_ignore_ascii_case(name))
+            .map_or(Kind::Retrieval, |(_, kind)| *kind)
     }
 
     /// Says that it needs head scores.
@@ -209,7 +228,8 @@ fn builtin() -> Vec<Entry> {
             .aliases(&["AdaKV", "AdativeKV"])
             .about("as snapkv, with the capacity shared inside a layer"),
         Entry::new("headkv", headkv::build)
-            .aliases(&["HeadKV", "ReasonKV"])
+            .aliases(&["HeadKV"])
+            .alias_with_scores("ReasonKV", Kind::Reasoning)
             .about("a capacity per head, from head scores")
             .needs_scores(),
         headkv_plus::entry(),
