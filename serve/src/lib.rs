@@ -1,0 +1,1 @@
+//! An OpenAI-compatible server whose users get the memory that HeadKV frees.
