@@ -31,6 +31,7 @@ fn attention_shape((heads, kv_heads, head_dim): Heads) -> AttentionShape {
         head_dim,
         scale: 1.0 / (head_dim as f32).sqrt(),
         softcap: None,
+        window: None,
     }
 }
 
@@ -159,6 +160,7 @@ fn decode_of<T: Element>(
                 .map(|((keys, values), (q, out))| DecodeUnit {
                     q,
                     new: 1,
+                    window: None,
                     segments: vec![Segment { keys, values }],
                     out,
                 })

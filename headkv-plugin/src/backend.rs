@@ -81,6 +81,13 @@ pub trait Backend: Send + Sync + 'static {
     /// As all of the trait.
     fn keep_all(&self, k: &Tensor, v: &Tensor) -> Result<Self::Cache>;
 
+    /// Keeps the last `window` tokens: what a sliding window shows. [`Backend::extend`] with that window in the shape keeps
+    /// it at that.
+    ///
+    /// # Errors
+    /// As all of the trait.
+    fn keep_last(&self, k: &Tensor, v: &Tensor, window: usize) -> Result<Self::Cache>;
+
     /// Keeps the tokens at these ascending positions of each stored head.
     ///
     /// # Errors

@@ -32,6 +32,9 @@ struct Kept<T> {
 /// Blocks of `TAIL_BLOCK` tokens; within a block `(kv_heads, TAIL_BLOCK, head_dim)`, keys then values.
 #[derive(Clone, Debug)]
 struct Tail<T> {
+    /// Tokens at the beginning of the first block that a sliding window has left behind.
+    left: usize,
+    /// Tokens, those left behind included.
     tokens: usize,
     blocks: Vec<Arc<[T]>>,
 }
@@ -84,12 +87,48 @@ impl<T: Element> RaggedCache<T> {
         Self::new(kept, kv_heads, head_dim)
     }
 
+    /// Keeps the last `window` tokens, as a tail that [`Self::slide`] shortens; `keys` and `values` are
+    /// `(kv_heads, tokens, head_dim)`.
+    pub fn keep_last(
+        keys: &[T],
+        values: &[T],
+        kv_heads: usize,
+        head_dim: usize,
+        window: usize,
+    ) -> Self {
+        let kept = Kept {
+            offsets: vec![0; kv_heads + 1],
+            keys: Vec::new(),
+            values: Vec::new(),
+        };
+        let mut cache = Self::new(kept, kv_heads, head_dim);
+        let size = keys.len() / kv_heads;
+        let first = size.saturating_sub(window * head_dim);
+        let last = |all: &[T]| -> Vec<T> {
+            let heads = all.chunks(size.max(1));
+            heads.flat_map(|head| head[first..].to_vec()).collect()
+        };
+        cache.append(&last(keys), &last(values));
+        cache
+    }
+
+    /// Leaves all but the last `tokens` of the tail behind; blocks that are then empty are freed.
+    pub fn slide(&mut self, tokens: usize) {
+        let tail = &mut self.tail;
+        tail.left = tail.left.max(tail.tokens.saturating_sub(tokens));
+        let blocks = tail.left / TAIL_BLOCK;
+        tail.blocks.drain(..blocks);
+        tail.left -= blocks * TAIL_BLOCK;
+        tail.tokens -= blocks * TAIL_BLOCK;
+    }
+
     fn new(kept: Kept<T>, kv_heads: usize, head_dim: usize) -> Self {
         Self {
             kv_heads,
             head_dim,
             kept: Arc::new(kept),
             tail: Tail {
+                left: 0,
                 tokens: 0,
                 blocks: Vec::new(),
             },
@@ -145,7 +184,7 @@ impl<T: Element> RaggedCache<T> {
 
     /// Tokens of the tail.
     pub fn tail_tokens(&self) -> usize {
-        self.tail.tokens
+        self.tail.tokens - self.tail.left
     }
 
     /// Everything that a stored head attends to: its kept part, then the tail's blocks.
@@ -161,8 +200,9 @@ impl<T: Element> RaggedCache<T> {
         }];
         segments.extend(self.tail.blocks.iter().enumerate().map(|(i, block)| {
             let tokens = (self.tail.tokens - i * TAIL_BLOCK).min(TAIL_BLOCK);
+            let left = if i == 0 { self.tail.left } else { 0 };
             let (keys, values) = block.split_at(self.kv_heads * TAIL_BLOCK * d);
-            let rows = head * TAIL_BLOCK * d..(head * TAIL_BLOCK + tokens) * d;
+            let rows = (head * TAIL_BLOCK + left) * d..(head * TAIL_BLOCK + tokens) * d;
             Segment {
                 keys: &keys[rows.clone()],
                 values: &values[rows],
@@ -257,6 +297,30 @@ mod tests {
             };
             prop_assert_eq!(held(&first, 1), expected(2.0));
             prop_assert_eq!(held(&second, 1), expected(3.0));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_window_keeps_the_last_tokens_and_frees_the_others(
+            window in 1..80usize,
+            tokens in 1..100usize,
+            appended in 0..200usize,
+        ) {
+            let (k, v) = prompt(2, tokens);
+            let mut cache = RaggedCache::keep_last(&k, &v, 2, D, window);
+            let token = |t: usize| [[t as f32; D], [(1000 + t) as f32; D]].concat();
+            for t in tokens..tokens + appended {
+                let values: Vec<f32> = token(t).iter().map(|x| -x).collect();
+                cache.append(&token(t), &values);
+                cache.slide(window);
+            }
+            let last = (tokens + appended).saturating_sub(window)..tokens + appended;
+            let expected: Vec<_> = last.map(|t| ((1000 + t) as f32, -((1000 + t) as f32))).collect();
+            prop_assert_eq!(held(&cache, 1), expected);
+            prop_assert_eq!(cache.tail_tokens(), window.min(tokens + appended));
+            let most = window.div_ceil(TAIL_BLOCK) + 1;
+            prop_assert!(cache.tail_bytes() <= most * TAIL_BLOCK * 2 * 2 * D * 4);
         }
     }
 

@@ -86,6 +86,10 @@ impl<T: Element + WithDType> Backend for Cpu<T> {
                 let rows = k.chunks(size).zip(v.chunks(size));
                 for (cache, (k, v)) in caches.iter_mut().zip(rows) {
                     cache.append(k, v);
+                    if let Some(window) = shape.window {
+                        // The first of the new tokens still sees what the last no longer does.
+                        cache.slide(window + new - 1);
+                    }
                 }
                 let (mut queries, mut outputs) = (q, &mut out[..]);
                 let mut units = Vec::new();
@@ -97,6 +101,7 @@ impl<T: Element + WithDType> Backend for Cpu<T> {
                         units.push(DecodeUnit {
                             q,
                             new,
+                            window: shape.window,
                             segments: cache.segments(stored),
                             out,
                         });
@@ -104,6 +109,9 @@ impl<T: Element + WithDType> Backend for Cpu<T> {
                     }
                 }
                 decode_attention(&mut units, shape.head_dim, shape.scale, shape.softcap);
+                if let Some(window) = shape.window {
+                    caches.iter_mut().for_each(|cache| cache.slide(window));
+                }
                 Ok(())
             })
         })?;
@@ -138,6 +146,13 @@ impl<T: Element + WithDType> Backend for Cpu<T> {
         let (kv_heads, _, head_dim) = k.dims3()?;
         read_pair(k, v, |k, v| {
             Ok(RaggedCache::keep_all(k, v, kv_heads, head_dim))
+        })
+    }
+
+    fn keep_last(&self, k: &Tensor, v: &Tensor, window: usize) -> Result<Self::Cache> {
+        let (kv_heads, _, head_dim) = k.dims3()?;
+        read_pair(k, v, |k, v| {
+            Ok(RaggedCache::keep_last(k, v, kv_heads, head_dim, window))
         })
     }
 

@@ -93,6 +93,9 @@ pub fn attend<B: Backend>(
     shape: &AttentionShape,
     rows: &mut [Row<'_, B>],
 ) -> Result<Tensor> {
+    if let Some(window) = shape.window {
+        return slide(backend, layer, [q, k, v], shape, window, rows);
+    }
     let out = if rows.iter().all(|row| row.layer.is_empty()) {
         backend.prefill(q, k, v, shape)?
     } else if let Some(mut caches) = compressed(rows) {
@@ -136,6 +139,30 @@ pub fn attend<B: Backend>(
             *row.layer = Layer::Compressed(cache);
             *row.compressing += start.elapsed();
         }
+    }
+    Ok(out)
+}
+
+/// Attention of a layer that slides: nothing is ranked, the window's tokens are kept.
+fn slide<B: Backend>(
+    backend: &B,
+    layer: usize,
+    [q, k, v]: [&Tensor; 3],
+    shape: &AttentionShape,
+    window: usize,
+    rows: &mut [Row<'_, B>],
+) -> Result<Tensor> {
+    if let Some(mut caches) = compressed(rows) {
+        return backend.extend(layer, q, k, v, shape, &mut caches);
+    }
+    let out = backend.prefill(q, k, v, shape)?;
+    let kept = (0..rows.len()).map(|i| backend.keep_last(&k.get(i)?, &v.get(i)?, window));
+    let kept = kept.collect::<Result<Vec<_>>>()?;
+    for (row, cache) in rows.iter_mut().zip(kept) {
+        if !row.layer.is_empty() {
+            candle_core::bail!("headkv: prompts and generated tokens came in one batch");
+        }
+        *row.layer = Layer::Compressed(cache);
     }
     Ok(out)
 }

@@ -17,6 +17,8 @@ pub struct Policy {
     pub model: ModelShape,
     /// How many positions each head keeps.
     pub method: Arc<dyn Method>,
+    /// By layer of the model: its number among those that are compressed, or the sliding window whose tokens it keeps.
+    layers: Vec<Result<usize, usize>>,
     /// How positions are ranked; `None` by the observation window's attention.
     pub ranking: Option<Arc<dyn Ranking>>,
 }
@@ -29,6 +31,20 @@ impl Policy {
     pub fn new(
         config: &Compression,
         model: ModelShape,
+        scores: Option<&HeadScores>,
+    ) -> Result<Self, Error> {
+        Self::with_windows(config, model, &vec![None; model.layers], scores)
+    }
+
+    /// As [`Self::new`], for a model of which some layers slide: by layer, the tokens that its window shows. Those layers
+    /// keep these tokens and have no part in the budget; scores of them are passed over.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_windows(
+        config: &Compression,
+        model: ModelShape,
+        windows: &[Option<usize>],
         scores: Option<&HeadScores>,
     ) -> Result<Self, Error> {
         config.check()?;
@@ -48,10 +64,26 @@ impl Policy {
                 heads: model.heads,
             });
         }
+        let compressed: Vec<usize> = (0..model.layers)
+            .filter(|&layer| windows.get(layer).is_none_or(Option::is_none))
+            .collect();
+        let number = |layer: usize| match windows.get(layer) {
+            Some(Some(window)) => Err(*window),
+            _ => Ok(compressed.iter().filter(|&&other| other < layer).count()),
+        };
+        let layers = (0..model.layers).map(number).collect();
+        // A model that slides everywhere has nothing to share a budget among; its method is never asked.
+        let scores = match compressed.len() {
+            0 => scores.cloned(),
+            _ => scores.map(|scores| scores.of_layers(&compressed)),
+        };
         let method = (entry.factory)(&Build {
             config: &config,
-            model,
-            scores,
+            model: ModelShape {
+                layers: compressed.len().max(1),
+                ..model
+            },
+            scores: scores.as_ref(),
         })?;
         let ranking = ranking::find(config.ranking.as_deref().unwrap_or(WINDOW))?.ranking;
         let config = Compression {
@@ -62,20 +94,25 @@ impl Policy {
             config,
             model,
             method: method.into(),
+            layers,
             ranking,
         })
     }
 
-    /// The budget of one layer for a prompt of that many tokens; a prompt within the capacity is kept whole.
+    /// The budget of one layer for a prompt of that many tokens; a prompt within the capacity is kept whole, and so is
+    /// what the window of a sliding layer shows.
     ///
     /// # Errors
     /// [`Error::Method`] if the method's answer does not fit the model.
     pub fn budget(&self, layer: usize, prompt: usize) -> Result<Budget, Error> {
+        let Some(Ok(number)) = self.layers.get(layer).copied() else {
+            return Ok(Budget::All);
+        };
         if prompt <= self.config.capacity {
             return Ok(Budget::All);
         }
         let budget = self.method.budget(&LayerContext {
-            layer,
+            layer: number,
             candidates: prompt - self.config.window,
         });
         let heads = self.model.stored_heads(self.config.granularity);
@@ -103,6 +140,9 @@ impl Policy {
     /// # Errors
     /// As [`Self::budget`].
     pub fn lengths(&self, layer: usize, prompt: usize) -> Result<Option<Vec<usize>>, Error> {
+        if let Some(Err(window)) = self.layers.get(layer) {
+            return Ok(Some(vec![prompt.min(*window); self.model.kv_heads]));
+        }
         let heads = self.model.stored_heads(self.config.granularity);
         let candidates = prompt.saturating_sub(self.config.window);
         let kept = match self.budget(layer, prompt)? {

@@ -107,6 +107,19 @@ impl HeadScores {
         }
     }
 
+    /// The scores of some layers, in that order; layers that are not there are left out.
+    pub fn of_layers(&self, layers: &[usize]) -> Self {
+        let chosen = layers
+            .iter()
+            .filter_map(|&layer| self.values.get(layer * self.heads..(layer + 1) * self.heads));
+        let values: Vec<f64> = chosen.flatten().copied().collect();
+        Self {
+            layers: values.len() / self.heads,
+            heads: self.heads,
+            values,
+        }
+    }
+
     /// Shares of the budget that sum to 1: `s^t / sum s^t`.
     pub fn shares(&self, temp: f64) -> Vec<f64> {
         // Relative to the largest, whose power is 1: no exponent can make all of them vanish.
@@ -131,6 +144,7 @@ mod tests {
         let s = HeadScores::new(2, 2, vec![0.0, 0.5, 2.0, 0.5]).unwrap();
         assert_eq!(s.grouped(2, Reduce::Mean).values(), [0.25, 1.25]);
         assert_eq!(s.grouped(2, Reduce::Max).values(), [0.5, 2.0]);
+        assert_eq!(s.of_layers(&[1]).values(), [2.0, 0.5]);
         let shares = s.shares(0.5);
         assert_eq!(shares[0], 0.0);
         assert!((shares[2] / shares[1] - 2.0).abs() < 1e-12);

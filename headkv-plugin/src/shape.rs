@@ -40,6 +40,8 @@ pub struct AttentionShape {
     pub scale: f32,
     /// Soft cap `c` on the scaled logits, `x -> c tanh(x / c)`.
     pub softcap: Option<f32>,
+    /// Tokens that a sliding window shows to each query, its own included; `None` shows all.
+    pub window: Option<usize>,
 }
 
 impl AttentionShape {

@@ -15,6 +15,7 @@ const SHAPE: AttentionShape = AttentionShape {
     head_dim: 16,
     scale: 0.3,
     softcap: None,
+    window: None,
 };
 const PROMPT: usize = 150;
 

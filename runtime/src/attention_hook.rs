@@ -37,16 +37,16 @@ use crate::{
 pub use cache::HookedCache;
 pub(crate) use cache::{gather, hooked, reset, scatter};
 pub(crate) use failure::{end_failed, ended, patiently, send};
-pub(crate) use load::{for_load, install, refuse};
+pub(crate) use load::{alternating, for_load, install, refuse};
 pub(crate) use pass::{attend_pending, forward};
 pub(crate) use rotary::rotary_rows;
-pub(crate) use schedule::bucket;
+pub(crate) use schedule::{bucket, prompt_time, unfinished};
 pub use schedule::PromptPolicy;
 pub use sequence::HookedSequence;
 pub(crate) use sequence::{begin, of};
 
-/// The shape of a model's attention, the same in every layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The shape of a model's attention, the same in every layer but for the windows.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelInfo {
     /// Number of decoder layers.
     pub layers: usize,
@@ -58,6 +58,8 @@ pub struct ModelInfo {
     pub head_dim: usize,
     /// The model's context in tokens.
     pub max_seq_len: usize,
+    /// By layer: the tokens that a sliding window shows to each query, its own included; `None` shows all.
+    pub windows: Arc<[Option<usize>]>,
 }
 
 /// What a hook may know of a sequence when it begins.
@@ -76,7 +78,7 @@ pub struct AttendCx<'a> {
     /// The layer, from 0.
     pub layer: usize,
     /// The model's shape.
-    pub model: ModelInfo,
+    pub model: &'a ModelInfo,
     /// Queries after rotary embedding, `(batch, heads, tokens, head_dim)`.
     pub q: &'a Tensor,
     /// Keys of the new tokens only, `(batch, kv_heads, tokens, head_dim)`, contiguous.
@@ -87,6 +89,10 @@ pub struct AttendCx<'a> {
     pub softmax_scale: f32,
     /// Soft cap `c` on the scaled logits, `x -> c tanh(x / c)`.
     pub softcap: Option<f32>,
+    /// The tokens that this layer shows to each query, its own included; `None` shows all.
+    pub window: Option<usize>,
+    /// Attention sinks: a logit per query head, `(heads,)`, that takes part in the softmax and brings no value.
+    pub sinks: Option<&'a Tensor>,
 }
 
 /// What a program puts into the models that it loads.
@@ -107,6 +113,13 @@ pub trait ModelHook: Any + Send + Sync {
     /// `seqs[i]` belongs to batch row `i`. All rows bring the same number of tokens, and differ in how much they have
     /// seen. On an error no state may have changed: the runtime then asks again row by row, to find whose it is.
     fn attend(&self, cx: &AttendCx<'_>, seqs: &[Arc<HookedSequence>]) -> Result<Tensor>;
+
+    /// Tokens at the prompt's beginning that the state has taken in from elsewhere, fewer than the prompt has; they are
+    /// not run. Asked once, just before the prompt runs.
+    fn resume(&self, seq: &HookedSequence) -> Result<usize> {
+        let _ = seq;
+        Ok(0)
+    }
 
     /// How this model's prompts share the engine with the sequences that decode.
     fn prompts(&self) -> PromptPolicy {
@@ -156,23 +169,33 @@ pub fn tokenizer(pipeline: &dyn Pipeline) -> Option<Arc<Tokenizer>> {
 pub fn model_info(pipeline: &dyn Pipeline) -> Option<ModelInfo> {
     let metadata = pipeline.get_metadata();
     let config = metadata.model_metadata.as_ref()?;
-    Some(info(
-        &**config,
-        metadata.num_hidden_layers,
-        metadata.max_seq_len,
-    ))
+    let shows_all = vec![None; metadata.num_hidden_layers];
+    let windows = hook_windows(pipeline).unwrap_or_else(|| shows_all.into());
+    Some(info(&**config, windows, metadata.max_seq_len))
+}
+
+/// The windows of a hooked model's layers.
+fn hook_windows(pipeline: &dyn Pipeline) -> Option<Arc<[Option<usize>]>> {
+    let EitherCache::Normal(cache) = pipeline.cache() else {
+        return None;
+    };
+    match cache.lock().unwrap_or_else(|e| e.into_inner()).0.first() {
+        Some(KvCache::Hooked(cache)) => cache.windows(),
+        _ => None,
+    }
 }
 
 fn info(
     config: &(dyn ModelConfigLike + Send + Sync),
-    layers: usize,
+    windows: Arc<[Option<usize>]>,
     max_seq_len: usize,
 ) -> ModelInfo {
     ModelInfo {
-        layers,
+        layers: windows.len(),
         heads: config.num_attn_heads(),
         kv_heads: config.num_kv_heads(),
         head_dim: config.k_head_dim(),
         max_seq_len,
+        windows,
     }
 }

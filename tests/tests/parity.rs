@@ -119,6 +119,7 @@ fn kept(run: &Value, case: &Value, q: &[f32], k: &[f32]) -> Option<(Vec<Vec<u32>
         head_dim,
         scale: 1.0 / (head_dim as f32).sqrt(),
         softcap: None,
+        window: None,
     };
     let candidates = tokens - config.window;
     let last = q

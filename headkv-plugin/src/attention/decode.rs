@@ -23,6 +23,8 @@ pub struct DecodeUnit<'a, T> {
     pub q: &'a [T],
     /// New tokens, the last ones that the head holds: each sees those before it and itself.
     pub new: usize,
+    /// Tokens that each of the new ones sees, itself included; `None` shows all.
+    pub window: Option<usize>,
     /// What the head holds.
     pub segments: Vec<Segment<'a, T>>,
     /// The output, as the queries; zero where nothing is held.
@@ -170,9 +172,14 @@ impl<T: Element> WithSimd for Piece<'_, '_, T> {
                         // Whole vectors, the rest of the last one masked.
                         let logits = &mut logits[..count.next_multiple_of(S::F32_LANES)];
                         scale.cap(simd, logits);
-                        let seen = (all_see + row % unit.new).saturating_sub(at).min(count);
+                        let end = all_see + row % unit.new;
+                        let seen = end.saturating_sub(at).min(count);
+                        let left = unit.window.map_or(0, |window| end.saturating_sub(window));
+                        let hidden = left.saturating_sub(at).min(seen);
+                        logits[..hidden].fill(MASKED);
                         logits[seen..].fill(MASKED);
                         state.weigh(simd, row, logits);
+                        logits[..hidden].fill(0.0);
                         logits[seen..].fill(0.0);
                     }
                     let values = (T::widen(v, values), d);
@@ -217,6 +224,7 @@ mod tests {
         let unit = DecodeUnit {
             q,
             new: 1,
+            window: None,
             segments: bounds.map(segment).collect(),
             out: &mut out,
         };
@@ -274,6 +282,7 @@ mod tests {
                 .map(|([q, keys, values], out)| DecodeUnit {
                     q,
                     new: 1,
+                    window: None,
                     segments: vec![Segment { keys, values }],
                     out,
                 })
@@ -302,6 +311,7 @@ mod tests {
                 .map(|([q, keys, values], out)| DecodeUnit {
                     q,
                     new: 1,
+                    window: None,
                     segments: vec![Segment { keys, values }],
                     out,
                 })
@@ -319,6 +329,37 @@ mod tests {
                 run::<f32>(level, [&[1.0; 8], &[], &[]], &[0, 0], 4, None),
                 [0.0; 8]
             );
+        }
+    }
+
+    #[test]
+    fn a_window_shows_each_new_token_its_last_ones() {
+        let (rows, d) = (2, 32);
+        for (tokens, new, window) in [(5, 1, 3), (700, 1, 600), (700, 7, 9), (700, 100, 513)] {
+            let [q, k, v] =
+                [(rows * new, 1), (tokens, 2), (tokens, 3)].map(|(n, s)| random::<f32>(n * d, s));
+            let exact: Vec<f32> = (0..rows * new)
+                .flat_map(|row| {
+                    let end = tokens - new + row % new + 1;
+                    let seen = end.saturating_sub(window) * d..end * d;
+                    attention(&q[row * d..][..d], &k[seen.clone()], &v[seen], d, SCALE, None)
+                })
+                .collect();
+            for level in levels() {
+                let mut out = vec![7.0; q.len()];
+                let unit = DecodeUnit {
+                    q: &q,
+                    new,
+                    window: Some(window),
+                    segments: vec![Segment {
+                        keys: &k,
+                        values: &v,
+                    }],
+                    out: &mut out,
+                };
+                attend(level, &mut [unit], d, LogitScale::new(SCALE, None));
+                close(&out, &exact, 2e-6);
+            }
         }
     }
 

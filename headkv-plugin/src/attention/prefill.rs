@@ -234,10 +234,16 @@ impl<T: Element> WithSimd for Block<'_, T> {
 
         let (key_size, value_size) = block_sizes(d);
         let blocks = packed.0.chunks(key_size).zip(packed.1.chunks(value_size));
-        // Blocks after the last of these tokens are hidden from all of them.
+        // Tokens left of a query's window are hidden from it.
+        let left = |token: usize| {
+            let end = past + first + token + 1;
+            shape.window.map_or(0, |window| end.saturating_sub(window))
+        };
+        // Blocks after the last of these tokens, and before the first one's window, are hidden from all of them.
         for (block, (keys, values)) in blocks
             .take((past + first + tokens).div_ceil(KEYS))
             .enumerate()
+            .skip(left(0) / KEYS)
         {
             let seen = KEYS.min(past + first + tokens - block * KEYS);
             multiply_keys(simd, queries, keys, (logits, KEYS), [rows, d, seen]);
@@ -246,9 +252,14 @@ impl<T: Element> WithSimd for Block<'_, T> {
                 let visible = (past + first + row % tokens + 1)
                     .saturating_sub(block * KEYS)
                     .min(logits.len());
+                let hidden = left(row % tokens)
+                    .saturating_sub(block * KEYS)
+                    .min(visible);
                 scale.cap(simd, logits);
+                logits[..hidden].fill(MASKED);
                 logits[visible..].fill(MASKED);
                 state.weigh(simd, row, logits);
+                logits[..hidden].fill(0.0);
                 logits[visible..].fill(0.0);
             }
             multiply_values(
@@ -281,6 +292,7 @@ mod tests {
         head_dim: 32,
         scale: 0.3,
         softcap: None,
+        window: None,
     };
 
     /// Compares the attention of `new` tokens after `past` others.
@@ -296,7 +308,8 @@ mod tests {
         let exact = |row: usize| {
             let (head, t) = (row / new, row % new);
             let first = head / shape.group() * all * d;
-            let seen = first..first + (past + t + 1) * d;
+            let hidden = shape.window.map_or(0, |w| (past + t + 1).saturating_sub(w));
+            let seen = first + hidden * d..first + (past + t + 1) * d;
             let q = &q[row * d..][..d];
             attention(q, &k[seen.clone()], &v[seen], d, shape.scale, shape.softcap)
         };
@@ -329,6 +342,19 @@ mod tests {
             matches::<f16>(BASE, 1, whole, 1e-3);
         }
         matches::<f32>(BASE, 1, [0, 1000], 2e-6);
+    }
+
+    #[test]
+    fn a_window_hides_what_is_left_of_it() {
+        for window in [1, 7, 128, 129, 300] {
+            let shape = AttentionShape {
+                window: Some(window),
+                ..BASE
+            };
+            for part in [[0, 1], [0, 100], [0, 400], [130, 1], [300, 200]] {
+                matches::<f32>(shape, 2, part, 2e-6);
+            }
+        }
     }
 
     #[test]

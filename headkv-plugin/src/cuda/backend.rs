@@ -96,6 +96,12 @@ impl Backend for Cuda {
         RaggedCache::keep_all(k, v)
     }
 
+    fn keep_last(&self, _: &Tensor, _: &Tensor, window: usize) -> Result<RaggedCache> {
+        candle_core::bail!(
+            "headkv: a sliding window of {window} tokens is not supported on a GPU; use the CPU"
+        )
+    }
+
     fn keep_at(&self, k: &Tensor, v: &Tensor, positions: &[Vec<u32>]) -> Result<RaggedCache> {
         RaggedCache::keep_at(k, v, positions)
     }

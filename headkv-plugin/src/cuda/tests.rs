@@ -51,6 +51,7 @@ const SHAPE: AttentionShape = AttentionShape {
     head_dim: 64,
     scale: 0.2,
     softcap: None,
+    window: None,
 };
 
 /// The same tensor for the CPU's backend.

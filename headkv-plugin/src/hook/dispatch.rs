@@ -49,7 +49,14 @@ fn attend<B: Backend>(
         head_dim: cx.model.head_dim,
         scale: cx.softmax_scale,
         softcap: cx.softcap,
+        window: cx.window,
     };
+    if cx.sinks.is_some() {
+        candle_core::bail!(
+            "headkv: layer {} has attention sinks, which are not supported; load the model without HeadKV",
+            cx.layer
+        );
+    }
     let states = seqs.iter().map(|seq| seq.state::<Sequence>());
     let mut states = states.collect::<Result<Vec<_>>>()?;
     let mut compressing = vec![Duration::ZERO; seqs.len()];

@@ -7,7 +7,7 @@ mod model;
 pub use linear::Panels;
 pub use model::{Configured, Model};
 
-use crate::{Compression, Error, HeadScores, ModelShape, methods};
+use crate::{Compression, Error, HeadScores, methods};
 use candle_core::Result;
 use mistralrs_core::attention_hook::{
     AttentionHook, ModelHook, ModelInfo, PromptPolicy, sync_scope,
@@ -66,13 +66,7 @@ impl HeadKv {
 
 impl AttentionHook for HeadKv {
     fn attach(&self, model: &ModelInfo) -> Result<Arc<dyn ModelHook>> {
-        let shape = ModelShape {
-            layers: model.layers,
-            heads: model.heads,
-            kv_heads: model.kv_heads,
-            head_dim: model.head_dim,
-        };
-        let model = Model::new(&self.config, shape, self.scores.as_ref(), self.prompts);
+        let model = Model::new(&self.config, model, self.scores.as_ref(), self.prompts);
         Ok(Arc::new(model.map_err(candle_core::Error::msg)?))
     }
 }

@@ -9,7 +9,9 @@ use crate::{
 use candle_core::{Result, Tensor};
 use mistralrs_core::{
     Pipeline,
-    attention_hook::{AttendCx, HookedSequence, ModelHook, PromptPolicy, SeqInfo, hook_of},
+    attention_hook::{
+        AttendCx, HookedSequence, ModelHook, ModelInfo, PromptPolicy, SeqInfo, hook_of,
+    },
 };
 use std::{
     any::Any,
@@ -22,6 +24,8 @@ use std::{
 /// Its configuration can be changed while it runs: sequences keep the one they began with.
 pub struct Model {
     shape: ModelShape,
+    /// By layer, the tokens that a sliding window shows.
+    windows: Arc<[Option<usize>]>,
     prompts: PromptPolicy,
     policies: Mutex<Policies>,
     ledger: Arc<Ledger>,
@@ -43,13 +47,21 @@ pub struct Configured {
 impl Model {
     pub(super) fn new(
         config: &Compression,
-        shape: ModelShape,
+        info: &ModelInfo,
         scores: Option<&HeadScores>,
         prompts: PromptPolicy,
     ) -> std::result::Result<Self, Error> {
-        let default = Arc::new(Policy::new(config, shape, scores)?);
+        let shape = ModelShape {
+            layers: info.layers,
+            heads: info.heads,
+            kv_heads: info.kv_heads,
+            head_dim: info.head_dim,
+        };
+        let windows = info.windows.clone();
+        let default = Arc::new(Policy::with_windows(config, shape, &windows, scores)?);
         Ok(Self {
             shape,
+            windows,
             prompts,
             policies: Mutex::new(Policies {
                 default,
@@ -105,7 +117,7 @@ impl Model {
     /// As [`Self::set`].
     pub fn policy(&self, config: &Compression) -> std::result::Result<Arc<Policy>, Error> {
         let scores = read_scores(config)?;
-        Policy::new(config, self.shape, scores.as_ref()).map(Arc::new)
+        Policy::with_windows(config, self.shape, &self.windows, scores.as_ref()).map(Arc::new)
     }
 
     /// What a sequence holds, or held at its end; by the `id` of its response. The most recent that ended are

@@ -9,6 +9,7 @@ const SHAPE: AttentionShape = AttentionShape {
     head_dim: 8,
     scale: 0.4,
     softcap: None,
+    window: None,
 };
 const TOKENS: usize = 40;
 const WINDOW_TOKENS: usize = 5;

@@ -106,6 +106,13 @@ impl HookedCache {
         }
     }
 
+    pub(super) fn windows(&self) -> Option<Arc<[Option<usize>]>> {
+        match &self.0 {
+            Held::Sequence(_) => None,
+            Held::Layer(layer) => Some(layer.model.windows.clone()),
+        }
+    }
+
     /// Tokens that the longest sequence of the batch has seen.
     pub(crate) fn seen(&self) -> usize {
         match &self.0 {

@@ -1,10 +1,10 @@
 //! A model takes the hook when it loads, whole, or is refused with the reason.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{cache::HookedCache, current, info, AttentionHook};
 use crate::{
-    kv_cache::{EitherCache, KvCache},
+    kv_cache::{EitherCache, KvCache, NormalCache},
     pipeline::{CacheManagerMixin, MetadataMixin, ModelKind},
     PagedAttentionConfig,
 };
@@ -43,6 +43,20 @@ pub(crate) fn for_load(
     Ok(Some(hook))
 }
 
+/// The caches of a model whose even layers slide; upstream gives its others a window too, which a hook must not see.
+pub(crate) fn alternating(
+    caches: Arc<Mutex<NormalCache>>,
+    max_seq_len: usize,
+) -> Arc<Mutex<NormalCache>> {
+    if current().is_some() {
+        let layers = &mut caches.lock().unwrap_or_else(PoisonError::into_inner).0;
+        for cache in layers.iter_mut().skip(1).step_by(2) {
+            *cache = KvCache::new_normal(2, max_seq_len, NormalCache::CACHE_GROW_SIZE);
+        }
+    }
+    caches
+}
+
 /// Puts the hook into every layer of a loaded model, or refuses the model with the reason.
 pub(crate) fn install<P: CacheManagerMixin + MetadataMixin>(
     hook: Option<&Arc<dyn AttentionHook>>,
@@ -62,27 +76,22 @@ pub(crate) fn install<P: CacheManagerMixin + MetadataMixin>(
         );
     }
     let caches = &mut cache.lock().unwrap_or_else(PoisonError::into_inner).0;
+    let context = metadata.max_seq_len;
+    let mut windows = Vec::with_capacity(caches.len());
     for (layer, cache) in caches.iter().enumerate() {
-        match cache {
-            KvCache::Normal { .. } => {}
-            // A window that covers the whole context never drops anything.
-            KvCache::Rotating { k, .. } if k.max_seq_len >= metadata.max_seq_len => {}
-            KvCache::Rotating { k, .. } => {
-                let window = k.max_seq_len;
-                let context = metadata.max_seq_len;
-                return refuse(&format!(
-                    "layer {layer} (a sliding window of {window} tokens in a context of {context})"
-                ));
-            }
+        windows.push(match cache {
+            KvCache::Normal { .. } => None,
+            // A window that covers the whole context never hides anything.
+            KvCache::Rotating { k, .. } => Some(k.max_seq_len).filter(|window| *window < context),
             KvCache::Shared { .. } | KvCache::Hooked(_) => {
                 return refuse(&format!("layer {layer} (its cache is shared)"))
             }
-        }
+        });
     }
-    let model = info(&**config, caches.len(), metadata.max_seq_len);
+    let model = info(&**config, windows.into(), context);
     let hook = hook.attach(&model)?;
     for (layer, cache) in caches.iter_mut().enumerate() {
-        *cache = KvCache::Hooked(HookedCache::of_layer(hook.clone(), layer, model));
+        *cache = KvCache::Hooked(HookedCache::of_layer(hook.clone(), layer, model.clone()));
     }
     Ok(())
 }

@@ -51,23 +51,22 @@ pub(crate) fn attend_pending(
         return Ok(None);
     };
     let layer = cache.layer;
-    if params.sinks.is_some() {
-        candle_core::bail!("attention hook: layer {layer} has attention sinks, which a hook does not get; load the model without it");
+    let window = cache.model.windows[layer];
+    // A window that the cache does not have hides nothing: it covers the context, or the model does not use it.
+    if window.is_some() && params.sliding_window != window {
+        candle_core::bail!("attention hook: layer {layer} slides over {:?} tokens where its cache has {window:?}; load the model without a hook", params.sliding_window);
     }
-    let (tokens, seqs) = (k.dim(2)?, cache.sequences()?);
-    if let Some(window) = params.sliding_window {
-        for seq in seqs.iter().filter(|seq| seq.seen(layer) + tokens > window) {
-            seq.fail(format!("attention hook: layer {layer}: more tokens than its sliding window of {window}; load the model without a hook"));
-        }
-    }
+    let seqs = cache.sequences()?;
     let cx = AttendCx {
         layer,
-        model: cache.model,
+        model: &cache.model,
         q,
         k,
         v,
         softmax_scale: params.softmax_scale,
         softcap: params.softcap,
+        window,
+        sinks: params.sinks.as_ref(),
     };
     attend(&cache, &cx, &seqs).map(Some)
 }

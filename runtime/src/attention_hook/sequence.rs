@@ -4,9 +4,10 @@ use std::{
     any::Any,
     ops::DerefMut,
     sync::{
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         Arc, OnceLock,
     },
+    time::Duration,
 };
 
 use candle_core::Result;
@@ -22,6 +23,10 @@ pub struct HookedSequence {
     /// Tokens attended so far, by layer.
     seen: Vec<AtomicUsize>,
     failure: OnceLock<String>,
+    /// Whether the hook was asked how much of the prompt it knows.
+    resumed: AtomicBool,
+    /// Nanoseconds that the prompt's earlier pieces took.
+    prompt_nanos: AtomicU64,
     state: Mutex<Box<dyn Any + Send>>,
 }
 
@@ -38,6 +43,32 @@ impl HookedSequence {
 
     pub(super) fn advance(&self, layer: usize, tokens: usize) {
         self.seen[layer].fetch_add(tokens, Ordering::AcqRel);
+    }
+
+    /// Tokens of the prompt that are still to run; asks the hook, once, how many it knows from elsewhere.
+    pub(super) fn remaining(&self) -> usize {
+        if !self.resumed.swap(true, Ordering::AcqRel) {
+            let last = self.info.prompt.len().saturating_sub(1);
+            match self.hook.resume(self) {
+                Ok(known) if known <= last => {
+                    (0..self.seen.len()).for_each(|layer| self.advance(layer, known));
+                }
+                Ok(known) => self.fail(format!(
+                    "attention hook: {known} tokens known of a prompt of {}; its last must run",
+                    last + 1
+                )),
+                Err(error) => self.fail(error.to_string()),
+            }
+        }
+        self.info.prompt.len().saturating_sub(self.seen(0))
+    }
+
+    /// Adds the time of one of the prompt's pieces, and returns that of all so far.
+    pub(super) fn add_prompt_time(&self, piece: Duration) -> Duration {
+        #[allow(clippy::cast_possible_truncation)]
+        let nanos = piece.as_nanos() as u64;
+        let before = self.prompt_nanos.fetch_add(nanos, Ordering::AcqRel);
+        Duration::from_nanos(before) + piece
     }
 
     /// Locks the value that [`ModelHook::begin`] made; an error if it is of another type.
@@ -75,6 +106,8 @@ pub(crate) fn begin(pipeline: &dyn Pipeline, seq: &mut Sequence, request_id: usi
         hook,
         seen: (0..model.layers).map(|_| AtomicUsize::new(0)).collect(),
         failure: OnceLock::new(),
+        resumed: AtomicBool::new(false),
+        prompt_nanos: AtomicU64::new(0),
         state: Mutex::new(state),
     };
     let caches = seq.normal_cache();
