@@ -3,7 +3,7 @@
 use crate::{Error, ModelFiles, check::guard, files::first_line};
 use headkv_plugin::{
     Compression, HeadKv, ModelShape,
-    hook::{Model, Panels},
+    hook::{Model, Options, Panels},
 };
 use mistralrs_core::{
     DefaultSchedulerMethod, DeviceMapSetting, GGUFLoaderBuilder, GGUFSpecificConfig, Loader,
@@ -91,6 +91,9 @@ pub struct LoadOptions {
     pub ignore_end: bool,
     /// How prompts share the engine with sequences that decode, under [`Attention::Compressed`].
     pub prompts: PromptPolicy,
+    /// Bytes of host memory for prompts that have been read, under [`Attention::Compressed`]: one that begins as an
+    /// earlier one did is read on from where they part. 0 remembers none.
+    pub prefix_bytes: usize,
 }
 
 impl LoadOptions {
@@ -102,6 +105,7 @@ impl LoadOptions {
             max_batch: NonZeroUsize::MIN.saturating_add(31),
             ignore_end: false,
             prompts: PromptPolicy::default(),
+            prefix_bytes: 0,
         }
     }
 }
@@ -147,7 +151,11 @@ impl Engine {
         let load = || guard::quietly(|| pipeline(&files, &device, options.device, &attention));
         let loaded = match &attention {
             Attention::Compressed(compression) => {
-                HeadKv::with_prompts(compression.clone(), options.prompts)?.scope(load)
+                let how = Options {
+                    prompts: options.prompts,
+                    prefix_bytes: options.prefix_bytes,
+                };
+                HeadKv::with_options(compression.clone(), how)?.scope(load)
             }
             Attention::Hook(hook) => {
                 attention_hook::sync_scope(hook.clone(), || Panels::scope(load))

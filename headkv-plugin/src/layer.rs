@@ -37,6 +37,10 @@ pub struct Row<'a, B: Backend> {
     pub policy: &'a Policy,
     /// Tokens of the whole prompt.
     pub prompt: usize,
+    /// Whether the whole keys and values of a prompt that is complete are wanted.
+    pub record: bool,
+    /// Those, `(kv_heads, tokens, head_dim)`.
+    pub recorded: Option<[Tensor; 2]>,
     /// Gains the host's time for ranking, selecting and copying what is kept.
     pub compressing: &'a mut Duration,
 }
@@ -57,6 +61,16 @@ impl<B: Backend> Layer<B> {
             Self::Growing(growing) => growing.fork().map(Self::Growing),
             Self::Compressed(cache) => cache.fork().map(Self::Compressed),
         }
+    }
+
+    /// A layer of a prompt of `prompt` tokens whose first ones have these keys and values, `(kv_heads, tokens, head_dim)`.
+    ///
+    /// # Errors
+    /// Memory that runs out.
+    pub fn resume([k, v]: &[Tensor; 2], prompt: usize) -> Result<Self> {
+        let mut growing = Growing::default();
+        growing.push(k, v, prompt)?;
+        Ok(Self::Growing(growing))
     }
 
     fn is_empty(&self) -> bool {
@@ -127,6 +141,7 @@ pub fn attend<B: Backend>(
         if past.tokens >= row.prompt {
             let start = Instant::now();
             let (k, v) = past.all()?;
+            row.recorded = row.record.then(|| [k.clone(), v.clone()]);
             let cache = compress(
                 backend,
                 layer,

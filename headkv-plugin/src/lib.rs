@@ -28,6 +28,7 @@ pub mod layer;
 pub mod linear;
 pub mod methods;
 mod policy;
+pub mod prefix;
 pub mod ranking;
 pub mod scores;
 pub mod selection;

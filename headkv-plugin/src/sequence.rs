@@ -1,8 +1,14 @@
 //! One sequence under compression: all of its layers, what is kept of it, and how much that is.
 
-use crate::{Policy, backend::Backend, layer::Layer, usage::Account};
-use candle_core::Result;
-use std::{any::Any, sync::Arc};
+use crate::{
+    Policy,
+    backend::Backend,
+    layer::Layer,
+    prefix::{Known, Recording},
+    usage::Account,
+};
+use candle_core::{Device, Result};
+use std::{any::Any, sync::Arc, time::Duration};
 
 /// A sequence from its first token on.
 pub struct Sequence {
@@ -10,6 +16,10 @@ pub struct Sequence {
     account: Account,
     /// `Layer`s of the backend that the model runs on, as far as the first pass has come.
     layers: Vec<Box<dyn Held>>,
+    /// The prompt's beginning, if it was read before.
+    known: Option<Known>,
+    /// What is remembered of the prompt, if anything is.
+    recording: Option<Recording>,
 }
 
 /// A layer of whatever backend.
@@ -39,6 +49,8 @@ pub struct Open<'a, B: Backend> {
     pub policy: &'a Policy,
     /// What the sequence holds.
     pub account: &'a Account,
+    /// What is remembered of the prompt, while this layer is to be added.
+    pub recording: Option<&'a mut Recording>,
 }
 
 impl Sequence {
@@ -48,7 +60,25 @@ impl Sequence {
             policy,
             account,
             layers: Vec::new(),
+            known: None,
+            recording: None,
         }
+    }
+
+    /// Takes in the beginning of the prompt as it was read before.
+    pub fn resume(&mut self, known: Known) {
+        self.account.add(Duration::ZERO, known.tokens());
+        self.known = Some(known);
+    }
+
+    /// Remembers the prompt's keys and values while it runs.
+    pub fn record(&mut self, prompt: &[u32]) {
+        self.recording = Some(Recording::new(prompt));
+    }
+
+    /// What was remembered, once all layers have run.
+    pub fn recorded(&mut self, layers: usize) -> Option<Recording> {
+        self.recording.take_if(|recording| recording.layers() == layers)
     }
 
     /// Another sequence with the same past, which goes on by itself; what is kept is stored once.
@@ -66,16 +96,28 @@ impl Sequence {
             policy: self.policy.clone(),
             account,
             layers,
+            known: self.known.clone(),
+            recording: None,
         })
     }
 
-    /// A layer's own state, made at its first call.
+    /// A layer's own state, made at its first call for a prompt of `prompt` tokens on that device.
     ///
     /// # Errors
     /// Layers that come out of order, or another backend than the one before.
-    pub fn layer<B: Backend>(&mut self, layer: usize) -> Result<Open<'_, B>> {
+    pub fn layer<B: Backend>(
+        &mut self,
+        layer: usize,
+        prompt: usize,
+        device: &Device,
+    ) -> Result<Open<'_, B>> {
         if self.layers.len() == layer {
-            self.layers.push(Box::new(Layer::<B>::default()));
+            let begun = match &self.known {
+                Some(known) => Layer::<B>::resume(&known.layer(layer, device)?, prompt)?,
+                None => Layer::default(),
+            };
+            self.account.own.change(0, begun.own_bytes());
+            self.layers.push(Box::new(begun));
         }
         let held = self
             .layers
@@ -86,6 +128,7 @@ impl Sequence {
                 layer,
                 policy: &self.policy,
                 account: &self.account,
+                recording: self.recording.as_mut().filter(|r| r.layers() == layer),
             }),
             None => candle_core::bail!(
                 "headkv: layer {layer} came out of order, or in another element type or on another device than before"

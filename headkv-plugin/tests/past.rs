@@ -62,6 +62,8 @@ fn step(pasts: &mut [&mut Past], policy: &Policy, parts: &[[Tensor; 3]]) -> Resu
             layer,
             policy,
             prompt: PROMPT,
+            record: false,
+            recorded: None,
             compressing,
         })
         .collect();

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 use headkv_plugin::HeadKv;
 use mistralrs_core::attention_hook::{
-    AttendCx, AttentionHook, HookedSequence, ModelHook, ModelInfo, SeqInfo,
+    AttendCx, AttentionHook, HookedSequence, ModelHook, ModelInfo, PromptPolicy, SeqInfo,
 };
 use std::{any::Any, sync::Arc};
 
@@ -55,5 +55,13 @@ impl<W: Watch> ModelHook for Model<W> {
     fn attend(&self, cx: &AttendCx<'_>, seqs: &[Arc<HookedSequence>]) -> Result<Tensor> {
         self.watch.attend(cx, seqs)?;
         self.inner.attend(cx, seqs)
+    }
+
+    fn resume(&self, seq: &HookedSequence) -> Result<usize> {
+        self.inner.resume(seq)
+    }
+
+    fn prompts(&self) -> PromptPolicy {
+        self.inner.prompts()
     }
 }

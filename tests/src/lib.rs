@@ -7,7 +7,7 @@ mod random_model;
 
 pub use hook::{Watch, Watched};
 pub use page::assert_self_contained;
-pub use random_model::random_llama;
+pub use random_model::{Family, HEAD_DIM, KV_HEADS, LAYERS, random_llama, random_model};
 
 use std::{
     io::Write,

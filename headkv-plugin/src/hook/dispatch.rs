@@ -5,6 +5,7 @@ use crate::{
     backend::Backend,
     cpu::Cpu,
     layer::{self, Row},
+    prefix::Prefixes,
     sequence::{Open, Sequence},
 };
 use candle_core::{DType, Device, Result, Tensor};
@@ -23,14 +24,19 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
-    /// Attends one layer of a batch.
-    pub fn attend(&self, cx: &AttendCx<'_>, seqs: &[Arc<HookedSequence>]) -> Result<Tensor> {
+    /// Attends one layer of a batch; prompts that are to be remembered go to `prefixes` with their last layer.
+    pub fn attend(
+        &self,
+        cx: &AttendCx<'_>,
+        seqs: &[Arc<HookedSequence>],
+        prefixes: &Prefixes,
+    ) -> Result<Tensor> {
         match (cx.q.device(), cx.q.dtype()) {
-            (Device::Cpu, DType::F32) => attend(&self.f32, cx, seqs),
-            (Device::Cpu, DType::BF16) => attend(&self.bf16, cx, seqs),
-            (Device::Cpu, DType::F16) => attend(&self.f16, cx, seqs),
+            (Device::Cpu, DType::F32) => attend(&self.f32, cx, seqs, prefixes),
+            (Device::Cpu, DType::BF16) => attend(&self.bf16, cx, seqs, prefixes),
+            (Device::Cpu, DType::F16) => attend(&self.f16, cx, seqs, prefixes),
             #[cfg(feature = "cuda")]
-            (Device::Cuda(_), DType::BF16 | DType::F16) => attend(&self.cuda, cx, seqs),
+            (Device::Cuda(_), DType::BF16 | DType::F16) => attend(&self.cuda, cx, seqs, prefixes),
             (device, dtype) => candle_core::bail!(
                 "headkv: no attention for {dtype:?} on {device:?}; load the model on the CPU in f32, bf16 or f16, or, built with the feature cuda, on an NVIDIA GPU in bf16 or f16"
             ),
@@ -42,6 +48,7 @@ fn attend<B: Backend>(
     backend: &B,
     cx: &AttendCx<'_>,
     seqs: &[Arc<HookedSequence>],
+    prefixes: &Prefixes,
 ) -> Result<Tensor> {
     let shape = AttentionShape {
         heads: cx.model.heads,
@@ -63,25 +70,37 @@ fn attend<B: Backend>(
     let mut accounts = Vec::with_capacity(seqs.len());
     let mut rows = Vec::with_capacity(seqs.len());
     for ((state, seq), compressing) in states.iter_mut().zip(seqs).zip(&mut compressing) {
+        let prompt = seq.info().prompt.len();
         let Open {
             layer,
             policy,
             account,
-        } = state.layer::<B>(cx.layer)?;
-        accounts.push((account, layer.own_bytes(), layer.kept_bytes()));
+            recording,
+        } = state.layer::<B>(cx.layer, prompt, cx.q.device())?;
+        accounts.push((account, layer.own_bytes(), layer.kept_bytes(), recording));
         rows.push(Row {
             layer,
             policy,
-            prompt: seq.info().prompt.len(),
+            prompt,
+            record: accounts.last().is_some_and(|(.., recording)| recording.is_some()),
+            recorded: None,
             compressing,
         });
     }
     let out = layer::attend(backend, cx.layer, [cx.q, cx.k, cx.v], &shape, &mut rows)?;
     let tokens = cx.k.dim(2)?;
-    for ((account, own, kept), row) in accounts.into_iter().zip(&rows) {
+    for ((account, own, kept, recording), row) in accounts.into_iter().zip(&rows) {
         account.own.change(own, row.layer.own_bytes());
         account.kept.change(kept, row.layer.kept_bytes());
         account.add(*row.compressing, if cx.layer == 0 { tokens } else { 0 });
+        if let (Some(recording), Some([k, v])) = (recording, &row.recorded) {
+            recording.add(k, v)?;
+        }
+    }
+    drop(rows);
+    if cx.layer + 1 == cx.model.layers {
+        let recorded = states.iter_mut().filter_map(|state| state.recorded(cx.model.layers));
+        recorded.for_each(|recording| prefixes.insert(recording));
     }
     Ok(out)
 }

@@ -28,7 +28,17 @@ use std::sync::Arc;
 pub struct HeadKv {
     config: Compression,
     scores: Option<HeadScores>,
-    prompts: PromptPolicy,
+    options: Options,
+}
+
+/// How a model's prompts are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// How prompts share the engine with sequences that decode.
+    pub prompts: PromptPolicy,
+    /// Bytes of host memory for prompts that have been read: one that begins as an earlier one did is read on from where
+    /// they part ([`crate::prefix`]). 0 remembers none.
+    pub prefix_bytes: usize,
 }
 
 impl HeadKv {
@@ -37,22 +47,22 @@ impl HeadKv {
     /// # Errors
     /// A contradictory configuration, an unknown method, or a score file that is missing or malformed.
     pub fn new(config: Compression) -> std::result::Result<Arc<Self>, Error> {
-        Self::with_prompts(config, PromptPolicy::default())
+        Self::with_options(config, Options::default())
     }
 
-    /// As [`Self::new`], with a bound on prompt tokens per pass, and with or without tokens for others in between.
+    /// As [`Self::new`], and says how prompts are read.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn with_prompts(
+    pub fn with_options(
         config: Compression,
-        prompts: PromptPolicy,
+        options: Options,
     ) -> std::result::Result<Arc<Self>, Error> {
         let scores = read_scores(&config)?;
         Ok(Arc::new(Self {
             config,
             scores,
-            prompts,
+            options,
         }))
     }
 
@@ -66,7 +76,7 @@ impl HeadKv {
 
 impl AttentionHook for HeadKv {
     fn attach(&self, model: &ModelInfo) -> Result<Arc<dyn ModelHook>> {
-        let model = Model::new(&self.config, model, self.scores.as_ref(), self.prompts);
+        let model = Model::new(&self.config, model, self.scores.as_ref(), self.options);
         Ok(Arc::new(model.map_err(candle_core::Error::msg)?))
     }
 }

@@ -1,8 +1,9 @@
 //! One loaded model under HeadKV: its configuration, its requests' own, and what its sequences hold.
 
-use super::{dispatch::Dispatch, read_scores};
+use super::{Options, dispatch::Dispatch, read_scores};
 use crate::{
     Compression, Error, HeadScores, ModelShape, Policy,
+    prefix::Prefixes,
     sequence::Sequence,
     usage::{Ledger, Usage},
 };
@@ -27,6 +28,7 @@ pub struct Model {
     /// By layer, the tokens that a sliding window shows.
     windows: Arc<[Option<usize>]>,
     prompts: PromptPolicy,
+    prefixes: Prefixes,
     policies: Mutex<Policies>,
     ledger: Arc<Ledger>,
     dispatch: Dispatch,
@@ -49,7 +51,7 @@ impl Model {
         config: &Compression,
         info: &ModelInfo,
         scores: Option<&HeadScores>,
-        prompts: PromptPolicy,
+        options: Options,
     ) -> std::result::Result<Self, Error> {
         let shape = ModelShape {
             layers: info.layers,
@@ -62,7 +64,8 @@ impl Model {
         Ok(Self {
             shape,
             windows,
-            prompts,
+            prompts: options.prompts,
+            prefixes: Prefixes::new(options.prefix_bytes),
             policies: Mutex::new(Policies {
                 default,
                 own: HashMap::new(),
@@ -126,6 +129,11 @@ impl Model {
         self.ledger.usage(sequence)
     }
 
+    /// Bytes of earlier prompts that are remembered, to be read on from ([`super::Options::prefix_bytes`]).
+    pub fn prefix_bytes(&self) -> usize {
+        self.prefixes.bytes()
+    }
+
     /// Bytes of keys and values that all sequences hold now.
     pub fn held_bytes(&self) -> usize {
         self.ledger.held_bytes()
@@ -154,7 +162,23 @@ impl ModelHook for Model {
     }
 
     fn attend(&self, cx: &AttendCx<'_>, seqs: &[Arc<HookedSequence>]) -> Result<Tensor> {
-        self.dispatch.attend(cx, seqs)
+        self.dispatch.attend(cx, seqs, &self.prefixes)
+    }
+
+    fn resume(&self, seq: &HookedSequence) -> Result<usize> {
+        // A layer that slides has left most of an earlier prompt behind.
+        if !self.prefixes.is_on() || self.windows.iter().any(Option::is_some) {
+            return Ok(0);
+        }
+        let mut state = seq.state::<Sequence>()?;
+        let prompt = &seq.info().prompt;
+        state.record(prompt);
+        let Some(known) = self.prefixes.find(prompt) else {
+            return Ok(0);
+        };
+        let tokens = known.tokens();
+        state.resume(known);
+        Ok(tokens)
     }
 
     fn prompts(&self) -> PromptPolicy {

@@ -1,0 +1,113 @@
+//! A prompt that begins as an earlier one did is read on from there, and its answer is that of a fresh prompt.
+
+use headkv_engine::{Attention, Engine, LoadOptions, Request};
+use headkv_plugin::{Compression, HeadKv, hook::Options};
+use headkv_tests::{Watch, Watched};
+use mistralrs_core::attention_hook::{AttendCx, HookedSequence};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+/// Counts the tokens that ran in prompts.
+#[derive(Default)]
+struct Ran(AtomicUsize);
+
+impl Watch for Ran {
+    fn attend(&self, cx: &AttendCx<'_>, seqs: &[Arc<HookedSequence>]) -> candle_core::Result<()> {
+        if cx.layer == 0 && seqs.iter().all(|seq| seq.seen(0) < seq.info().prompt.len()) {
+            self.0.fetch_add(cx.k.dim(2)? * seqs.len(), Relaxed);
+        }
+        Ok(())
+    }
+}
+
+fn configuration(method: &str) -> Compression {
+    Compression {
+        scores: Some(headkv_tests::root().join("head_scores/tiny_retrieval.json")),
+        ..Compression::new(method, 32)
+    }
+}
+
+fn engine(method: &str, prefix_bytes: usize) -> (Engine, Arc<Ran>) {
+    let how = Options {
+        prefix_bytes,
+        ..Options::default()
+    };
+    let ran = Arc::new(Ran::default());
+    let inner = HeadKv::with_options(configuration(method), how).unwrap();
+    let options = LoadOptions {
+        ignore_end: true,
+        ..LoadOptions::new(headkv_tests::tiny())
+    };
+    let hook = Attention::Hook(Watched::new(inner, ran.clone()));
+    (Engine::load(options, hook).unwrap(), ran)
+}
+
+/// The turns of a conversation over a text: each prompt is the last one, its answer and a question.
+fn turns(engine: &Engine, seed: u64) -> (Vec<u32>, Vec<Vec<u32>>) {
+    let text = headkv_haystack::text::generate(seed, 9_000);
+    let questions = ["What is told?", "Who was there, and what did they want?", "How did it end?"];
+    let encode = |text: &str| engine.encode(text).unwrap();
+    (encode(&text), questions.map(encode).to_vec())
+}
+
+fn ask(engine: &Engine, prompt: &[u32]) -> Vec<u32> {
+    let request = Request::new(prompt.to_vec(), 12);
+    engine.generate(&[request]).unwrap().remove(0).tokens
+}
+
+#[test]
+fn turns_are_read_on_from_the_last() {
+    for method in ["headkv", "snapkv", "full"] {
+        let (remembering, ran) = engine(method, 1 << 30);
+        let (fresh, _) = engine(method, 0);
+        let (mut prompt, questions) = turns(&fresh, 5);
+        for (turn, question) in questions.iter().enumerate() {
+            let before = prompt.len();
+            prompt.extend(question);
+            ran.0.store(0, Relaxed);
+            let answer = ask(&remembering, &prompt);
+            let count = ran.0.load(Relaxed);
+            assert_eq!(answer, ask(&fresh, &prompt), "{method}, turn {turn}");
+            let most = if turn == 0 {
+                prompt.len()
+            } else {
+                // The last answer, what is short of a block, and the question.
+                prompt.len() - before + 12 + headkv_plugin::prefix::BLOCK
+            };
+            assert!(count <= most, "{method}, turn {turn}: {count} tokens ran, not {most}");
+            prompt.extend(&answer);
+        }
+    }
+}
+
+#[test]
+fn two_requests_go_on_from_one_text_differently_at_once() {
+    let (remembering, ran) = engine("headkv", 1 << 30);
+    let (fresh, _) = engine("headkv", 0);
+    let (text, questions) = turns(&fresh, 6);
+    ask(&remembering, &text);
+    ran.0.store(0, Relaxed);
+    let requests: Vec<_> = questions
+        .iter()
+        .map(|question| Request::new([&text[..], question].concat(), 12))
+        .collect();
+    let together = remembering.generate(&requests).unwrap();
+    for (request, answer) in requests.iter().zip(&together) {
+        assert_eq!(answer.tokens, ask(&fresh, &request.prompt));
+    }
+    let count = ran.0.load(Relaxed);
+    assert!(count < text.len() / 2, "{count} tokens ran");
+}
+
+#[test]
+fn what_does_not_fit_is_read_again() {
+    let (small, ran) = engine("headkv", 100_000);
+    let (fresh, _) = engine("headkv", 0);
+    let (text, _) = turns(&fresh, 7);
+    let first = ask(&small, &text);
+    ran.0.store(0, Relaxed);
+    assert_eq!(ask(&small, &text), first);
+    assert_eq!(ran.0.load(Relaxed), text.len());
+}
