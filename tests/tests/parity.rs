@@ -1,4 +1,5 @@
-//! The original's own outputs: capacities and kept positions, case by case, from the folder in `HEADKV_GOLDENS`.
+//! Capacities and kept positions, case by case, against two others: a second implementation of the papers' formulas,
+//! whose outputs lie in `tests/goldens`, and the original's own, from the folder in `HEADKV_GOLDENS`.
 
 use headkv_plugin::{
     AttentionShape, Compression, HeadScores, ModelShape, Policy,
@@ -8,7 +9,7 @@ use headkv_plugin::{
     selection::{self, Scores},
 };
 use serde_json::Value;
-use std::{collections::BTreeSet, convert::Infallible, fs, path::Path};
+use std::{collections::BTreeSet, convert::Infallible, fs, path::{Path, PathBuf}};
 
 fn json(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
@@ -20,8 +21,19 @@ fn number(case: &Value, key: &str) -> f64 {
         .unwrap_or_else(|| panic!("{key} in {case:.100}"))
 }
 
-/// Head scores of a model of the original, or a visible note that a case is skipped.
+/// The folders of goldens that are there; the project's own is.
+fn folders() -> Vec<PathBuf> {
+    let own = headkv_tests::root().join("tests/goldens");
+    std::iter::once(own).chain(headkv_tests::goldens()).collect()
+}
+
+/// Head scores of the embedded model or of one of the original's, or a visible note that a case is skipped.
 fn scores(model: &str, choice: &str) -> Option<HeadScores> {
+    if model == "tiny" {
+        let kind = choice.parse().unwrap();
+        let folder = headkv_tests::root().join("head_scores");
+        return Some(HeadScores::read(&HeadScores::path(&folder, model, kind)).unwrap());
+    }
     let kind = if choice == "reason" {
         "retrieval_reasoning"
     } else {
@@ -32,13 +44,13 @@ fn scores(model: &str, choice: &str) -> Option<HeadScores> {
 }
 
 #[test]
-fn capacities_equal_the_originals() {
-    let (Some(goldens), Some(_)) = (
-        headkv_tests::goldens(),
-        headkv_tests::upstream_data("head_score"),
-    ) else {
-        return;
-    };
+fn capacities_equal_those_of_others() {
+    for goldens in folders() {
+        compare_capacities(&goldens);
+    }
+}
+
+fn compare_capacities(goldens: &Path) {
     let cases = json(&goldens.join("capacities.json"));
     let mut compared = 0;
     for case in cases.as_array().unwrap() {
@@ -68,11 +80,11 @@ fn capacities_equal_the_originals() {
         "no case of {} was compared",
         goldens.display()
     );
-    println!("{compared} capacity tables are the original's");
+    println!("{}: {compared} capacity tables are ours", goldens.display());
 }
 
 /// Kept positions and, to judge ties, the ranking they came from.
-fn kept(run: &Value, case: &Value, q: &[f32], k: &[f32]) -> Option<(Vec<Vec<u32>>, Scores)> {
+fn kept(model: &str, run: &Value, case: &Value, q: &[f32], k: &[f32]) -> Option<(Vec<Vec<u32>>, Scores)> {
     let (heads, tokens) = (
         number(case, "heads") as usize,
         number(case, "tokens") as usize,
@@ -99,20 +111,17 @@ fn kept(run: &Value, case: &Value, q: &[f32], k: &[f32]) -> Option<(Vec<Vec<u32>
         ..Compression::default()
     };
     let scores = match method {
-        "headkv" => Some(scores(
-            "Meta-Llama-3-8B-Instruct",
-            run["choice"].as_str().unwrap(),
-        )?),
+        "headkv" => Some(scores(model, run["choice"].as_str().unwrap())?),
         _ => None,
     };
     let layers = field("layers", 1.0) as usize;
-    let model = ModelShape {
+    let shape = ModelShape {
         layers,
         heads,
         kv_heads: heads,
         head_dim,
     };
-    let policy = Policy::new(&config, model, scores.as_ref()).unwrap();
+    let policy = Policy::new(&config, shape, scores.as_ref()).unwrap();
     let shape = AttentionShape {
         heads,
         kv_heads: heads,
@@ -137,10 +146,16 @@ fn kept(run: &Value, case: &Value, q: &[f32], k: &[f32]) -> Option<(Vec<Vec<u32>
 }
 
 #[test]
-fn selections_equal_the_originals() {
-    let Some(goldens) = headkv_tests::goldens() else {
-        return;
-    };
+fn selections_equal_those_of_others() {
+    for goldens in folders() {
+        compare_selections(&goldens);
+    }
+}
+
+fn compare_selections(goldens: &Path) {
+    // The original's cases are of one model and do not name it.
+    let own = goldens.starts_with(headkv_tests::root());
+    let model = if own { "tiny" } else { "Meta-Llama-3-8B-Instruct" };
     let bytes = fs::read(goldens.join("selection.safetensors")).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let floats = |name: String| -> Vec<f32> {
@@ -155,7 +170,7 @@ fn selections_equal_the_originals() {
         let name = case["name"].as_str().unwrap();
         let (q, k) = (floats(format!("{name}.q")), floats(format!("{name}.k")));
         for run in case["runs"].as_array().unwrap() {
-            let Some((ours, ranking)) = kept(run, case, &q, &k) else {
+            let Some((ours, ranking)) = kept(model, run, case, &q, &k) else {
                 continue;
             };
             let theirs = run["kept"].as_array().unwrap();
@@ -198,5 +213,5 @@ fn selections_equal_the_originals() {
         }
     }
     assert!(runs > 0, "no run of {} was compared", goldens.display());
-    println!("{runs} runs, {heads} heads compared; {tied} positions differ at a tie");
+    println!("{}: {runs} runs, {heads} heads compared; {tied} positions differ at a tie", goldens.display());
 }
