@@ -3,6 +3,7 @@
 use crate::{
     Error,
     check::{config, gguf, safetensors, tokenizer},
+    hub::{Hub, Name},
 };
 use headkv_files::{Digest, read};
 use headkv_plugin::model_name;
@@ -47,9 +48,21 @@ impl ModelFiles {
     /// Looks at `path` and checks what the runtime would choke on: files that are missing or damaged, and a configuration
     /// that cannot be or that the weights do not hold.
     ///
+    /// A path whose folder does not exist and that could be a model's name on the hub is that ([`crate::hub`]): it is
+    /// fetched.
+    ///
     /// # Errors
     /// [`Error::Model`] names what is missing or damaged.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        // A typo in a path is not for a network: where the folder is there, the name is one in it.
+        let local = path.exists() || path.parent().is_some_and(Path::exists);
+        match path.to_str().and_then(Name::parse) {
+            Some(name) if !local => Self::open_local(&Hub::from_env().fetch(&name)?),
+            _ => Self::open_local(path),
+        }
+    }
+
+    fn open_local(path: &Path) -> Result<Self, Error> {
         let fail = |why: String| Error::Model {
             path: path.into(),
             why,
@@ -73,7 +86,7 @@ impl ModelFiles {
                 (vec![path.to_path_buf()], false)
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(fail("no such folder or file; check --model".into()));
+                return Err(fail("no such folder, file or model on the hub; check --model".into()));
             }
             Err(e) => return Err(fail(e.to_string())),
         };

@@ -17,6 +17,7 @@ pub mod check;
 mod error;
 mod files;
 mod generate;
+pub mod hub;
 mod load;
 mod record;
 

@@ -170,7 +170,7 @@ fn a_path_that_is_not_utf8_is_refused() {
     fs::remove_dir(&moved).unwrap();
     assert!(message.contains("the path is not UTF-8"), "{message}");
     let message = refusal(Path::new("org/name"));
-    assert!(message.contains("no such folder or file"), "{message}");
+    assert!(message.contains("no such folder, file"), "{message}");
 }
 
 /// A copy of the embedded model in which one tensor is not a number.
