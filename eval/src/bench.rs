@@ -3,9 +3,10 @@
 //! Every measurement runs in a process of its own, because the peak of resident memory belongs to a process; the
 //! configurations take turns, because a machine's speed drifts.
 
-use crate::{gpu_memory, home::home, table};
+use crate::{gpu_memory, table};
 use anyhow::{Context, Result, bail};
 use headkv_engine::{Attention, Device, Engine, Generation, LoadOptions, Request};
+use headkv_files::home::home;
 use headkv_haystack::text;
 use headkv_plugin::Compression;
 use indicatif::{ProgressBar, ProgressStyle};

@@ -5,14 +5,13 @@
 use crate::{
     bench,
     grid::{Babilong, Grid, LongBench, Methods, Needle, Ruler},
-    home::home,
     report,
     session::{self, Session},
     store::Results,
 };
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use headkv_files::{interrupt, shell};
+use headkv_files::{home::home, interrupt, shell};
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},

@@ -20,7 +20,6 @@ mod error;
 #[cfg(feature = "engine")]
 mod gpu_memory;
 pub mod grid;
-pub mod home;
 pub mod job;
 pub mod metrics;
 mod progress;

@@ -6,14 +6,13 @@ use crate::{
     endpoint::{self, Endpoint, Key},
     engine::{self, InProcess},
     grid::Grid,
-    home::home,
     report,
     row::{self, Model},
     runner::{self, Summary},
     shard::Shard,
     store::{Heads, Results, Run, Store},
 };
-use headkv_files::whole;
+use headkv_files::{home::home, whole};
 use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},

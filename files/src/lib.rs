@@ -5,6 +5,7 @@
 
 pub mod digest;
 mod error;
+pub mod home;
 pub mod interrupt;
 pub mod lines;
 pub mod lock;

@@ -155,6 +155,32 @@ impl Policy {
         Ok(Some(kept.into_iter().map(with_window).collect()))
     }
 
+    /// Keys, and as many values, that all layers and stored heads together keep of such a prompt; where the prompt decides
+    /// how heads share, as many as they can have between them.
+    ///
+    /// # Errors
+    /// As [`Self::budget`].
+    pub fn kept_rows(&self, prompt: usize) -> Result<usize, Error> {
+        let heads = self.model.stored_heads(self.config.granularity);
+        let candidates = prompt.saturating_sub(self.config.window);
+        let window = self.config.window * heads;
+        let layer = |layer| {
+            Ok(match self.lengths(layer, prompt)? {
+                Some(lengths) => lengths.into_iter().sum(),
+                None => match self.budget(layer, prompt)? {
+                    Budget::Competing { total, .. } => total.min(candidates * heads) + window,
+                    Budget::Shared { mean, exact, .. } => {
+                        // The original rounds each head alone.
+                        let rounding = if exact { 0 } else { heads };
+                        (mean * heads + rounding).min(candidates * heads) + window
+                    }
+                    _ => prompt * heads,
+                },
+            })
+        };
+        (0..self.model.layers).map(layer).sum()
+    }
+
     /// The positions of a prompt of `tokens` that each stored head of a layer keeps, in ascending order: what `budget`
     /// allows of the candidates, and the window.
     ///

@@ -123,12 +123,13 @@ impl Sequence {
             .layers
             .get_mut(layer)
             .map(|held| &mut **held as &mut dyn Any);
+        let recording = self.recording.as_mut().filter(|r| r.layers() == layer);
         match held.and_then(|held| held.downcast_mut()) {
             Some(layer) => Ok(Open {
                 layer,
                 policy: &self.policy,
                 account: &self.account,
-                recording: self.recording.as_mut().filter(|r| r.layers() == layer),
+                recording,
             }),
             None => candle_core::bail!(
                 "headkv: layer {layer} came out of order, or in another element type or on another device than before"

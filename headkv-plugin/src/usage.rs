@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -53,6 +53,7 @@ struct Entry {
     request: usize,
     prompt_tokens: usize,
     tokens: AtomicUsize,
+    ended: AtomicBool,
     kept: Arc<AtomicUsize>,
     own: Arc<AtomicUsize>,
     compression_nanos: AtomicU64,
@@ -119,12 +120,22 @@ impl Ledger {
         self.held.load(Relaxed)
     }
 
+    /// Tokens that the sequences have seen which have not ended.
+    pub fn held_tokens(&self) -> usize {
+        let book = self.book();
+        let running = book.entries.values().filter(|entry| !entry.ended.load(Relaxed));
+        running.map(|entry| entry.tokens.load(Relaxed)).sum()
+    }
+
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn end(&self, sequence: usize) {
         let mut book = self.book();
+        if let Some(entry) = book.entries.get(&sequence) {
+            entry.ended.store(true, Relaxed);
+        }
         book.ended.push_back(sequence);
         if book.ended.len() > REMEMBERED
             && let Some(oldest) = book.ended.pop_front()
@@ -193,7 +204,11 @@ mod tests {
         first.own.change(64, 32);
         second.kept.change(0, 1000);
         assert_eq!(ledger.held_bytes(), 1132);
+        first.add(Duration::ZERO, 10);
+        second.add(Duration::ZERO, 25);
+        assert_eq!(ledger.held_tokens(), 35);
         drop(first);
+        assert_eq!(ledger.held_tokens(), 25);
         assert_eq!(ledger.held_bytes(), 1000);
         let usage = ledger.usage(3).unwrap();
         assert_eq!(

@@ -211,6 +211,7 @@ mod tests {
                     head_dim,
                     scale: 0.4,
                     softcap,
+                    window: None,
                 };
                 let (q, k) = (
                     random::<f32>(heads * window * head_dim, 1),

@@ -129,6 +129,11 @@ impl Model {
         self.ledger.usage(sequence)
     }
 
+    /// Tokens that all sequences have seen which have not ended: what they hold with nothing dropped.
+    pub fn held_tokens(&self) -> usize {
+        self.ledger.held_tokens()
+    }
+
     /// Bytes of earlier prompts that are remembered, to be read on from ([`super::Options::prefix_bytes`]).
     pub fn prefix_bytes(&self) -> usize {
         self.prefixes.bytes()
