@@ -96,7 +96,10 @@ impl Entry {
     /// The request's name.
     pub fn id(&self) -> String {
         let line = self.line();
-        line.get("id").and_then(Value::as_str).unwrap_or_default().into()
+        line.get("id")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .into()
     }
 
     /// Tokens of its prompts.
@@ -139,7 +142,8 @@ impl Entry {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let mut line = std::mem::take(&mut *self.line.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut line =
+            std::mem::take(&mut *self.line.lock().unwrap_or_else(PoisonError::into_inner));
         line.insert("ms".into(), milliseconds(self.start.elapsed()));
         let status = line.entry("status").or_insert(CLIENT_LEFT.into());
         let status = status.as_u64().unwrap_or(0) as u16;

@@ -104,13 +104,13 @@ impl Admission {
     /// # Errors
     /// [`Refused`] at once, if it can never fit or too many wait already.
     pub async fn admit(self: &Arc<Self>, need: Need) -> Result<Permit, Refused> {
-        let limit = self.limits.request_bytes.min(self.limits.all.bytes);
-        if need.bytes > limit {
-            return Err(Refused::Bytes { limit });
-        }
         if need.sequences > self.limits.all.sequences {
             let limit = self.limits.all.sequences;
             return Err(Refused::Sequences { limit });
+        }
+        let limit = self.limits.request_bytes.min(self.limits.all.bytes);
+        if need.bytes > limit {
+            return Err(Refused::Bytes { limit });
         }
         let permit = || Permit {
             admission: self.clone(),

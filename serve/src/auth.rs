@@ -79,7 +79,14 @@ mod tests {
             keys.admit(&headers)
         };
         assert!(admit("Bearer first") && admit("bearer second"));
-        for wrong in ["Bearer", "Bearer ", "Bearer firs", "Bearer firstx", "Basic first", "first"] {
+        for wrong in [
+            "Bearer",
+            "Bearer ",
+            "Bearer firs",
+            "Bearer firstx",
+            "Basic first",
+            "first",
+        ] {
             assert!(!admit(wrong), "{wrong}");
         }
         assert!(!keys.admit(&HeaderMap::new()));

@@ -3,12 +3,13 @@
 use crate::{
     error::ApiError,
     generate::{ChoiceUsage, Piece},
+    logprobs::{TokenLogprob, Watcher},
     running::Progress,
     state::App,
     stop::Stops,
 };
 use futures::{Stream, stream};
-use mistralrs_core::{Request, Response, ResponseLogprob};
+use mistralrs_core::{Request, Response};
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Instant,
@@ -27,7 +28,9 @@ pub struct Choice {
     max_tokens: usize,
     /// The engine's number of the sequence.
     sequence: Option<usize>,
-    logprobs: Vec<ResponseLogprob>,
+    /// Notes probabilities, if they are asked for.
+    watcher: Option<Arc<Watcher>>,
+    logprobs: Vec<TokenLogprob>,
     start: Instant,
     last: Option<Instant>,
     ended: bool,
@@ -51,6 +54,7 @@ impl Choice {
         engine: Sender<Request>,
         stops: &[String],
         progress: Arc<Progress>,
+        watcher: Option<Arc<Watcher>>,
         max_tokens: usize,
         start: Instant,
     ) -> Self {
@@ -63,6 +67,7 @@ impl Choice {
             progress,
             max_tokens,
             sequence: None,
+            watcher,
             logprobs: Vec::new(),
             start,
             last: None,
@@ -92,13 +97,14 @@ impl Choice {
             finish,
             mut piece,
         } = news;
-        self.logprobs.append(&mut piece.logprobs);
+        if let Some(watcher) = &self.watcher {
+            let tokenizer = self.app.served.engine().tokenizer();
+            let last = finish.is_some();
+            self.logprobs
+                .extend(watcher.tokens_of(&text, last, tokenizer));
+        }
         let (mut text, stopped) = self.stops.push(&text);
-        let finish = if stopped {
-            Some("stop".into())
-        } else {
-            finish
-        };
+        let finish = if stopped { Some("stop".into()) } else { finish };
         if finish.is_some() && !stopped {
             text += &self.stops.rest();
         }
@@ -134,7 +140,6 @@ impl Choice {
                     piece: Piece {
                         reasoning: choice.delta.reasoning_content,
                         tool_calls: choice.delta.tool_calls,
-                        logprobs: choice.logprobs.into_iter().collect(),
                         ..Piece::default()
                     },
                 })
@@ -145,10 +150,7 @@ impl Choice {
                 Ok(News {
                     text: choice.text,
                     finish: reason(choice.finish_reason)?,
-                    piece: Piece {
-                        logprobs: choice.logprobs.into_iter().collect(),
-                        ..Piece::default()
-                    },
+                    piece: Piece::default(),
                 })
             }
             Response::ValidationError(why) => Err(ApiError::request(why.to_string())),
@@ -156,7 +158,9 @@ impl Choice {
             Response::ModelError(why, _) | Response::CompletionModelError(why, _) => {
                 Err(ApiError::failed(first_line(&why)))
             }
-            _ => Err(ApiError::failed("the engine sent an answer of another kind")),
+            _ => Err(ApiError::failed(
+                "the engine sent an answer of another kind",
+            )),
         }
     }
 
@@ -190,9 +194,13 @@ impl Choice {
 
     /// Tokens that the engine generated.
     fn generated(&self) -> usize {
-        let usage = self.sequence.and_then(|id| self.app.served.model().usage(id));
+        let usage = self
+            .sequence
+            .and_then(|id| self.app.served.model().usage(id));
         // The last one is never attended to.
-        usage.map_or(0, |usage| usage.tokens + 1 - usage.prompt_tokens.min(usage.tokens))
+        usage.map_or(0, |usage| {
+            usage.tokens + 1 - usage.prompt_tokens.min(usage.tokens)
+        })
     }
 
     fn usage(&self, stopped: bool) -> ChoiceUsage {
@@ -203,7 +211,9 @@ impl Choice {
         } else {
             self.generated().clamp(seen, self.max_tokens.max(seen))
         };
-        let held = self.sequence.and_then(|id| self.app.served.model().usage(id));
+        let held = self
+            .sequence
+            .and_then(|id| self.app.served.model().usage(id));
         let tokens = self.progress.prompt + completion_tokens.saturating_sub(1);
         ChoiceUsage {
             completion_tokens,

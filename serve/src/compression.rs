@@ -21,9 +21,7 @@ pub fn of(request: &Value, server: &Compression) -> Result<Compression, ApiError
         ));
     };
     if let Some(key) = OURS.iter().find(|key| own.contains_key(**key)) {
-        return Err(wrong(format!(
-            "headkv.{key} is the server's; leave it out"
-        )));
+        return Err(wrong(format!("headkv.{key} is the server's; leave it out")));
     }
     let mut base = server.clone();
     if own.contains_key("method") || own.contains_key("head_choice") {

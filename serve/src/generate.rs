@@ -6,13 +6,14 @@ use crate::{
     choice::Choice,
     compression,
     error::ApiError,
+    logprobs::{TokenLogprob, Watcher},
     request::Common,
     running::{Entry, Progress},
     state::App,
 };
 use futures::{Stream, StreamExt, stream::SelectAll};
 use headkv_plugin::Policy;
-use mistralrs_core::{NormalRequest, Request, ResponseLogprob, ToolCallResponse};
+use mistralrs_core::{CustomLogitsProcessor, NormalRequest, Request, ToolCallResponse};
 use std::{pin::Pin, sync::Arc, time::Instant};
 use tokio::sync::mpsc;
 
@@ -24,6 +25,8 @@ pub struct Prompt {
     pub tokens: usize,
     /// The request's field that holds it.
     pub param: &'static str,
+    /// Alternatives per token, if probabilities are asked for.
+    pub logprobs: Option<usize>,
 }
 
 /// A piece of one choice of an answer.
@@ -38,7 +41,7 @@ pub struct Piece {
     /// Tools that the model calls.
     pub tool_calls: Option<Vec<ToolCallResponse>>,
     /// The tokens with their probabilities, if asked for.
-    pub logprobs: Vec<ResponseLogprob>,
+    pub logprobs: Vec<TokenLogprob>,
     /// Why the choice ended, in its last piece.
     pub finish: Option<String>,
     /// What the choice took, in its last piece.
@@ -137,24 +140,20 @@ pub async fn start(
     }
     let prompt_tokens: usize = prompts.iter().map(|prompt| prompt.tokens).sum();
     log.prompt_tokens(prompt_tokens);
-    let permit = app
-        .admission
-        .admit(need)
-        .await
-        .map_err(|why| match why {
-            Refused::Bytes { limit } => ApiError::never_fits(need.bytes, limit),
-            Refused::Sequences { limit } => ApiError::parameter(
-                "n",
-                format!(
-                    "{} answers at once, of which this server runs {limit}; lower n",
-                    need.sequences
-                ),
+    let permit = app.admission.admit(need).await.map_err(|why| match why {
+        Refused::Bytes { limit } => ApiError::never_fits(need.bytes, limit),
+        Refused::Sequences { limit } => ApiError::parameter(
+            "n",
+            format!(
+                "{} answers at once, of which this server runs {limit}; lower n",
+                need.sequences
             ),
-            Refused::Full {
-                waiting,
-                retry_after,
-            } => ApiError::busy(waiting, retry_after),
-        })?;
+        ),
+        Refused::Full {
+            waiting,
+            retry_after,
+        } => ApiError::busy(waiting, retry_after),
+    })?;
     let admitted = Instant::now();
     app.metrics.queued(admitted - start);
     log.queued(admitted - start);
@@ -163,8 +162,7 @@ pub async fn start(
     let mut kept = 0.0;
     let count = need.sequences as f64;
     for (at, (prompt, (max_tokens, footprint))) in prompts.into_iter().zip(answers).enumerate() {
-        app.metrics
-            .prompt(prompt.tokens, common.n, &footprint.kept);
+        app.metrics.prompt(prompt.tokens, common.n, &footprint.kept);
         let heads = served.sizes.shape.stored_heads(policy.config.granularity);
         let mean = footprint.kept.iter().sum::<usize>() as f64
             / (heads * served.sizes.shape.layers) as f64;
@@ -178,6 +176,11 @@ pub async fn start(
             request.sampling_params.max_len = Some(max_tokens);
             request.sampling_params.n_choices = 1;
             request.sampling_params.stop_toks = None;
+            request.return_logprobs = false;
+            let watcher = prompt.logprobs.map(|top| Arc::new(Watcher::new(top)));
+            request.logits_processors = watcher
+                .clone()
+                .map(|watcher| vec![watcher as Arc<dyn CustomLogitsProcessor>]);
             let configured = match &own {
                 None => None,
                 Some((config, _)) => Some(
@@ -206,6 +209,7 @@ pub async fn start(
                 engine,
                 &common.stops,
                 progress,
+                watcher,
                 max_tokens,
                 start,
             );

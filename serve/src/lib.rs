@@ -20,6 +20,7 @@ mod error;
 pub mod footprint;
 mod generate;
 mod health;
+mod logprobs;
 mod messages;
 mod metrics;
 mod options;

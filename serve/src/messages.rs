@@ -126,10 +126,22 @@ mod tests {
             (json!({"messages": "hi"}), "messages must be"),
             (json!({"messages": [1]}), "messages[0] must be"),
             (json!({"messages": [{"content": "x"}]}), "messages[0].role"),
-            (json!({"messages": [{"role": "user"}]}), "messages[0].content"),
-            (json!({"messages": [{"role": "user", "content": image}]}), "text only"),
-            (json!({"messages": [], "response_format": {"type": "xml"}}), "response_format"),
-            (json!({"messages": [], "tool_choice": "required"}), "tool_choice"),
+            (
+                json!({"messages": [{"role": "user"}]}),
+                "messages[0].content",
+            ),
+            (
+                json!({"messages": [{"role": "user", "content": image}]}),
+                "text only",
+            ),
+            (
+                json!({"messages": [], "response_format": {"type": "xml"}}),
+                "response_format",
+            ),
+            (
+                json!({"messages": [], "tool_choice": "required"}),
+                "tool_choice",
+            ),
         ];
         for (request, expected) in cases {
             let error = made(request.clone()).unwrap_err();

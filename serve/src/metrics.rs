@@ -55,8 +55,7 @@ impl Metrics {
             running: made.gauge("vllm:num_requests_running", "Sequences in the engine")?,
             waiting: made.gauge("vllm:num_requests_waiting", "Requests that wait for memory")?,
             prompt_tokens: made.counter("vllm:prompt_tokens_total", "Tokens of prompts")?,
-            generation_tokens: made
-                .counter("vllm:generation_tokens_total", "Tokens generated")?,
+            generation_tokens: made.counter("vllm:generation_tokens_total", "Tokens generated")?,
             first_token: made.histogram(
                 "vllm:time_to_first_token_seconds",
                 "From a request's arrival to the first token, waiting included",
@@ -153,7 +152,9 @@ impl Metrics {
 
     /// A response was given.
     pub fn response(&self, status: u16) {
-        self.responses.with_label_values(&[&status.to_string()]).inc();
+        self.responses
+            .with_label_values(&[&status.to_string()])
+            .inc();
     }
 
     /// Tokens generated so far.

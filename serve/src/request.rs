@@ -97,7 +97,13 @@ impl Common {
             number(fields, name, least, most, open)?;
         }
         bias(fields, vocabulary)?;
-        for unknown in ["web_search_options", "suffix", "audio", "functions", "function_call"] {
+        for unknown in [
+            "web_search_options",
+            "suffix",
+            "audio",
+            "functions",
+            "function_call",
+        ] {
             if fields.contains_key(unknown) {
                 let why = format!("{unknown} is not offered by this server; leave it out");
                 return Err(ApiError::parameter(unknown, why));
@@ -129,13 +135,7 @@ impl Common {
     }
 }
 
-fn number(
-    fields: &Fields,
-    name: &str,
-    least: f64,
-    most: f64,
-    open: bool,
-) -> Result<(), ApiError> {
+fn number(fields: &Fields, name: &str, least: f64, most: f64, open: bool) -> Result<(), ApiError> {
     let Some(value) = fields.get(name) else {
         return Ok(());
     };
@@ -147,7 +147,10 @@ fn number(
             let why = format!("{name} is {x}; it must be {than} {least} and at most {most}");
             Err(ApiError::parameter(name, why))
         }
-        None => Err(ApiError::parameter(name, format!("{name} must be a number"))),
+        None => Err(ApiError::parameter(
+            name,
+            format!("{name} must be a number"),
+        )),
     }
 }
 
@@ -166,7 +169,9 @@ fn bias(fields: &Fields, vocabulary: usize) -> Result<(), ApiError> {
             ));
         }
         if !bias.as_f64().is_some_and(|b| (-100.0..=100.0).contains(&b)) {
-            return wrong(format!("logit_bias of token {token} is not between -100 and 100"));
+            return wrong(format!(
+                "logit_bias of token {token} is not between -100 and 100"
+            ));
         }
     }
     Ok(())
@@ -176,7 +181,10 @@ fn flag(fields: &mut Fields, name: &str) -> Result<bool, ApiError> {
     match fields.remove(name) {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Bool(value)) => Ok(value),
-        Some(_) => Err(ApiError::parameter(name, format!("{name} must be true or false"))),
+        Some(_) => Err(ApiError::parameter(
+            name,
+            format!("{name} must be true or false"),
+        )),
     }
 }
 

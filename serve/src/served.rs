@@ -144,7 +144,10 @@ impl Served {
         let answer = tokio::spawn(async move { tokens.recv().await }).await;
         match answer {
             Ok(Some(Ok(tokens))) => Ok(tokens),
-            Ok(Some(Err(why))) => Err(ApiError::parameter("messages", why.root_cause().to_string())),
+            Ok(Some(Err(why))) => Err(ApiError::parameter(
+                "messages",
+                why.root_cause().to_string(),
+            )),
             _ => Err(ApiError::unavailable("the engine has stopped")),
         }
     }

@@ -83,12 +83,16 @@ impl Server {
 
     /// Bytes of keys and values held now.
     pub fn held_bytes(&self) -> usize {
-        self.app.as_ref().map_or(0, |app| app.served.model().held_bytes())
+        self.app
+            .as_ref()
+            .map_or(0, |app| app.served.model().held_bytes())
     }
 
     /// What requests have been promised.
     pub fn reserved(&self) -> Need {
-        self.app.as_ref().map_or(Need::default(), |app| app.admission.used())
+        self.app
+            .as_ref()
+            .map_or(Need::default(), |app| app.admission.used())
     }
 
     /// Requests that wait for memory.
@@ -277,7 +281,10 @@ fn router(app: Arc<App>) -> Router {
 /// Nobody should guess what a body is.
 async fn guard(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    headers.insert("x-content-type-options", axum::http::HeaderValue::from_static("nosniff"));
+    headers.insert(
+        "x-content-type-options",
+        axum::http::HeaderValue::from_static("nosniff"),
+    );
     response
 }
 

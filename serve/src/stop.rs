@@ -23,7 +23,11 @@ impl Stops {
             return (text.into(), false);
         }
         self.held.push_str(text);
-        let first = self.stops.iter().filter_map(|stop| self.held.find(stop)).min();
+        let first = self
+            .stops
+            .iter()
+            .filter_map(|stop| self.held.find(stop))
+            .min();
         if let Some(at) = first {
             self.held.truncate(at);
             return (std::mem::take(&mut self.held), true);

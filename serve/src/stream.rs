@@ -112,7 +112,10 @@ impl<F: Form> Writer<F> {
             self.begun.push(piece.choice);
         }
         let something = !piece.text.is_empty()
-            || piece.reasoning.as_ref().is_some_and(|text| !text.is_empty())
+            || piece
+                .reasoning
+                .as_ref()
+                .is_some_and(|text| !text.is_empty())
             || piece.tool_calls.is_some()
             || !piece.logprobs.is_empty()
             || piece.finish.is_some();
@@ -128,7 +131,8 @@ impl<F: Form> Writer<F> {
     }
 
     fn push(&mut self, chunk: Value) {
-        self.events.push_back(Event::default().data(chunk.to_string()));
+        self.events
+            .push_back(Event::default().data(chunk.to_string()));
     }
 }
 

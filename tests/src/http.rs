@@ -40,7 +40,13 @@ impl Reply {
 }
 
 /// Sends a request and does not read the answer.
-pub fn open(at: SocketAddr, method: &str, path: &str, more: &str, body: &[u8]) -> io::Result<TcpStream> {
+pub fn open(
+    at: SocketAddr,
+    method: &str,
+    path: &str,
+    more: &str,
+    body: &[u8],
+) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(at)?;
     stream.set_read_timeout(Some(Duration::from_secs(300)))?;
     let length = body.len();
@@ -52,7 +58,13 @@ pub fn open(at: SocketAddr, method: &str, path: &str, more: &str, body: &[u8]) -
 }
 
 /// Sends a request and reads the answer.
-pub fn send(at: SocketAddr, method: &str, path: &str, more: &str, body: &[u8]) -> io::Result<Reply> {
+pub fn send(
+    at: SocketAddr,
+    method: &str,
+    path: &str,
+    more: &str,
+    body: &[u8],
+) -> io::Result<Reply> {
     read(open(at, method, path, more, body)?)
 }
 
@@ -74,7 +86,10 @@ pub fn read(mut stream: TcpStream) -> io::Result<Reply> {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
     let end = end.ok_or_else(|| io::Error::other("no answer"))?;
     let headers = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
-    let status = headers.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = headers
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
     let body = bytes.split_off(end + 4);
     let body = if headers.contains("transfer-encoding: chunked") {
         joined(&body)

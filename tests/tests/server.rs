@@ -62,7 +62,9 @@ fn ask(path: &str, body: Value) -> http::Reply {
 /// A text with a fact in it, longer than what is kept.
 fn long(words: usize) -> String {
     let filler = "The library is quiet in the afternoon and the river is near. ".repeat(words / 12);
-    format!("{filler}The best thing to do in London is climb the clock tower. What is the best thing to do in London?")
+    format!(
+        "{filler}The best thing to do in London is climb the clock tower. What is the best thing to do in London?"
+    )
 }
 
 /// The models that are listed are those that can be asked.
@@ -81,11 +83,18 @@ fn a_conversation_is_answered_whole_and_in_pieces() {
     let text = choice.message.content.clone().unwrap();
     assert!(!text.is_empty());
     let usage = whole.usage.unwrap();
-    assert_eq!(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens);
+    assert_eq!(
+        usage.total_tokens,
+        usage.prompt_tokens + usage.completion_tokens
+    );
 
     let mut pieces = String::new();
     block_on(async {
-        let mut stream = client().chat().create_stream(chat("Who are you?")).await.unwrap();
+        let mut stream = client()
+            .chat()
+            .create_stream(chat("Who are you?"))
+            .await
+            .unwrap();
         let mut reason = None;
         while let Some(chunk) = stream.next().await {
             for choice in chunk.unwrap().choices {
@@ -125,7 +134,11 @@ fn greedy_answers_are_the_engines() {
     )
     .unwrap();
     let texts: Vec<String> = (1..5).map(|n| long(n * 120)).collect();
-    for own in [None, Some(Compression::new("full", 32)), Some(Compression::new("snapkv", 48))] {
+    for own in [
+        None,
+        Some(Compression::new("full", 32)),
+        Some(Compression::new("snapkv", 48)),
+    ] {
         let requests: Vec<Request> = texts
             .iter()
             .map(|text| Request {
@@ -152,11 +165,15 @@ fn greedy_answers_are_the_engines() {
 
 #[test]
 fn usage_says_what_was_kept() {
-    let body = |own: Value| json!({"prompt": long(600), "max_tokens": 4, "temperature": 0, "headkv": own});
+    let body =
+        |own: Value| json!({"prompt": long(600), "max_tokens": 4, "temperature": 0, "headkv": own});
     let kept = ask("/v1/completions", body(json!({}))).json()["usage"].clone();
     let full = ask("/v1/completions", body(json!({"method": "full"}))).json()["usage"].clone();
     assert_eq!(kept["headkv"]["kept_tokens"], 32.0);
-    assert_eq!(full["headkv"]["kept_tokens"], full["prompt_tokens"].as_f64().unwrap());
+    assert_eq!(
+        full["headkv"]["kept_tokens"],
+        full["prompt_tokens"].as_f64().unwrap()
+    );
     assert_eq!(kept["headkv"]["full_bytes"], full["headkv"]["full_bytes"]);
     let bytes = |usage: &Value| usage["headkv"]["kv_bytes"].as_u64().unwrap();
     assert!(bytes(&kept) * 8 < bytes(&full), "{kept} {full}");
@@ -180,14 +197,16 @@ fn streams_end_with_the_usage_if_asked() {
     let said = |choice: u64| -> String {
         let choices = events.iter().filter_map(|event| event["choices"].get(0));
         let of = choices.filter(|one| one["index"] == choice);
-        of.filter_map(|one| one["delta"]["content"].as_str()).collect()
+        of.filter_map(|one| one["delta"]["content"].as_str())
+            .collect()
     };
     assert_eq!(said(0), said(1));
 }
 
 #[test]
 fn stop_texts_end_answers_and_are_not_in_them() {
-    let body = |stop: Value| json!({"prompt": long(60), "max_tokens": 24, "temperature": 0, "stop": stop});
+    let body =
+        |stop: Value| json!({"prompt": long(60), "max_tokens": 24, "temperature": 0, "stop": stop});
     let whole = ask("/v1/completions", body(Value::Null)).json();
     let text = whole["choices"][0]["text"].as_str().unwrap().to_string();
     let stop: String = text.chars().skip(8).take(5).collect();
@@ -200,6 +219,8 @@ fn stop_texts_end_answers_and_are_not_in_them() {
 fn a_schema_is_followed() {
     let schema = json!({
         "type": "object", "additionalProperties": false, "required": ["yes"],
+        // So small a model would write blanks for ever.
+        "x-guidance": {"whitespace_flexible": false},
         "properties": {"yes": {"type": "boolean"}},
     });
     let formats = [
@@ -241,13 +262,12 @@ fn tool_calls_are_read() {
     assert_eq!(choice["finish_reason"], "tool_calls", "{answer}");
     let function = &choice["message"]["tool_calls"][0]["function"];
     assert_eq!(function["name"], "weather");
-    let arguments: Value =
-        serde_json::from_str(function["arguments"].as_str().unwrap()).unwrap();
+    let arguments: Value = serde_json::from_str(function["arguments"].as_str().unwrap()).unwrap();
     assert_eq!(arguments, json!({"city": "Rome"}));
     let events = ask("/v1/chat/completions", body(true)).events();
-    let called = events
-        .iter()
-        .any(|event| event["choices"][0]["delta"]["tool_calls"][0]["function"]["name"] == "weather");
+    let called = events.iter().any(|event| {
+        event["choices"][0]["delta"]["tool_calls"][0]["function"]["name"] == "weather"
+    });
     assert!(called, "{events:?}");
 }
 
@@ -268,14 +288,54 @@ fn texts_become_tokens_and_back() {
 fn errors_have_their_status() {
     let user = json!([{"role": "user", "content": "Hi"}]);
     let cases = [
-        (json!({"model": "gpt-4", "messages": user}), 404, "model_not_found", "model"),
-        (json!({"messages": user, "temperature": -1}), 400, "invalid_value", "temperature"),
-        (json!({"messages": user, "max_tokens": -5}), 400, "invalid_value", "max_tokens"),
-        (json!({"messages": user, "n": 1000}), 400, "invalid_value", "n"),
-        (json!({"messages": user, "max_tokens": 9000}), 400, "context_length_exceeded", "messages"),
-        (json!({"messages": user, "headkv": {"capacity": 1}}), 400, "invalid_value", "headkv"),
-        (json!({"messages": user, "headkv": {"scores": "/etc/passwd"}}), 400, "invalid_value", "headkv"),
-        (json!({"messages": user, "headkv": {"method": "magic"}}), 400, "invalid_value", "headkv"),
+        (
+            json!({"model": "gpt-4", "messages": user}),
+            404,
+            "model_not_found",
+            "model",
+        ),
+        (
+            json!({"messages": user, "temperature": -1}),
+            400,
+            "invalid_value",
+            "temperature",
+        ),
+        (
+            json!({"messages": user, "max_tokens": -5}),
+            400,
+            "invalid_value",
+            "max_tokens",
+        ),
+        (
+            json!({"messages": user, "n": 1000}),
+            400,
+            "invalid_value",
+            "n",
+        ),
+        (
+            json!({"messages": user, "max_tokens": 9000}),
+            400,
+            "context_length_exceeded",
+            "messages",
+        ),
+        (
+            json!({"messages": user, "headkv": {"capacity": 1}}),
+            400,
+            "invalid_value",
+            "headkv",
+        ),
+        (
+            json!({"messages": user, "headkv": {"scores": "/etc/passwd"}}),
+            400,
+            "invalid_value",
+            "headkv",
+        ),
+        (
+            json!({"messages": user, "headkv": {"method": "magic"}}),
+            400,
+            "invalid_value",
+            "headkv",
+        ),
         (json!({"messages": []}), 400, "invalid_value", "messages"),
     ];
     for (mut body, status, code, param) in cases {
@@ -284,7 +344,11 @@ fn errors_have_their_status() {
             let reply = ask("/v1/chat/completions", body.clone());
             let error = &reply.json()["error"];
             assert_eq!(reply.status, status, "{body} {error}");
-            assert_eq!((&error["code"], &error["param"]), (&code.into(), &param.into()), "{body}");
+            assert_eq!(
+                (&error["code"], &error["param"]),
+                (&code.into(), &param.into()),
+                "{body}"
+            );
             assert!(error["message"].is_string() && error["type"].is_string());
         }
     }
@@ -302,7 +366,10 @@ fn errors_have_their_status() {
 #[test]
 fn the_prompt_is_what_is_too_long() {
     let reply = ask("/v1/completions", json!({"prompt": "a ".repeat(9000)}));
-    assert_eq!((reply.status, reply.json()["error"]["code"].as_str()), (400, Some("context_length_exceeded")));
+    assert_eq!(
+        (reply.status, reply.json()["error"]["code"].as_str()),
+        (400, Some("context_length_exceeded"))
+    );
 }
 
 #[test]
@@ -311,24 +378,85 @@ fn every_answer_has_its_name() {
     let named = http::send(at, "GET", "/v1/models", "x-request-id: mine-7\r\n", b"").unwrap();
     assert_eq!(named.header("x-request-id"), Some("mine-7"));
     let other = http::get(at, "/nowhere").unwrap();
-    assert_eq!((other.status, other.header("x-request-id").map(str::len)), (404, Some(36)));
+    assert_eq!(
+        (other.status, other.header("x-request-id").map(str::len)),
+        (404, Some(36))
+    );
     assert_eq!(http::get(at, "/v1/completions").unwrap().status, 405);
 }
 
 #[test]
 fn metrics_have_vllms_names() {
-    ask("/v1/completions", json!({"prompt": long(60), "max_tokens": 4}));
+    ask(
+        "/v1/completions",
+        json!({"prompt": long(60), "max_tokens": 4}),
+    );
     let text = String::from_utf8(http::get(SERVER.address(), "/metrics").unwrap().body).unwrap();
     let names = [
-        "vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:prompt_tokens_total",
-        "vllm:generation_tokens_total", "vllm:time_to_first_token_seconds_bucket",
-        "vllm:inter_token_latency_seconds_bucket", "vllm:e2e_request_latency_seconds_bucket",
-        "vllm:request_queue_time_seconds_bucket", "vllm:request_success_total",
-        "headkv_kv_bytes_held", "headkv_kv_bytes_full", "headkv_kept_tokens_total",
+        "vllm:num_requests_running",
+        "vllm:num_requests_waiting",
+        "vllm:prompt_tokens_total",
+        "vllm:generation_tokens_total",
+        "vllm:time_to_first_token_seconds_bucket",
+        "vllm:inter_token_latency_seconds_bucket",
+        "vllm:e2e_request_latency_seconds_bucket",
+        "vllm:request_queue_time_seconds_bucket",
+        "vllm:request_success_total",
+        "headkv_kv_bytes_held",
+        "headkv_kv_bytes_full",
+        "headkv_kept_tokens_total",
         "headkv_compression_seconds_bucket",
     ];
     for name in names {
         let line = text.lines().find(|line| line.starts_with(name));
-        assert!(line.is_some_and(|line| line.contains(r#"model_name="tiny""#)), "{name}");
+        assert!(
+            line.is_some_and(|line| line.contains(r#"model_name="tiny""#)),
+            "{name}"
+        );
+    }
+}
+
+/// Probabilities are the model's: those of the best tokens, which greedy decoding takes, and what it would take next.
+#[test]
+fn log_probabilities_are_the_models() {
+    let engine = Engine::load(LoadOptions::new(tiny()), Attention::Upstream).unwrap();
+    let request = Request {
+        keep_logits: true,
+        ..Request::new(engine.encode("The river is near.").unwrap(), 6)
+    };
+    let expected = engine.generate(&[request]).unwrap().remove(0);
+    let own = json!({"method": "full"});
+    let text = ask(
+        "/v1/completions",
+        json!({"prompt": "The river is near.", "max_tokens": 6, "temperature": 0, "logprobs": 2, "headkv": own}),
+    );
+    let text = text.json()["choices"][0]["logprobs"].clone();
+    for (at, logits) in expected.logits.iter().enumerate() {
+        let mut sorted: Vec<f64> = logits.iter().map(|x| f64::from(*x)).collect();
+        sorted.sort_by(|a, b| b.total_cmp(a));
+        let whole = sorted.iter().map(|x| x.exp()).sum::<f64>().ln();
+        let said = text["token_logprobs"][at].as_f64().unwrap();
+        assert!((said - (sorted[0] - whole)).abs() < 1e-3, "{at}: {said}");
+        let top = text["top_logprobs"][at].as_object().unwrap();
+        assert!(
+            top.len() == 2
+                && top
+                    .values()
+                    .any(|p| (p.as_f64().unwrap() - (sorted[1] - whole)).abs() < 1e-3)
+        );
+    }
+    let body = json!({
+        "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 6, "logprobs": true,
+        "top_logprobs": 3, "stream": true, "temperature": 1.0,
+    });
+    let events = ask("/v1/chat/completions", body).events();
+    let tokens = events
+        .iter()
+        .filter_map(|event| event["choices"][0]["logprobs"]["content"].as_array());
+    let tokens: Vec<&Value> = tokens.flatten().collect();
+    assert!(!tokens.is_empty());
+    for token in tokens {
+        assert!(token["logprob"].as_f64().unwrap() <= 0.0);
+        assert_eq!(token["top_logprobs"].as_array().unwrap().len(), 3);
     }
 }

@@ -58,7 +58,7 @@ fn clients_that_vanish_leave_nothing_behind() {
     let mut clients = Vec::new();
     for i in 0..100 {
         // Some leave while their prompt runs or waits, some after a few tokens.
-        let body = completion(1500, 2000, i % 2 == 0).to_string();
+        let body = completion(300, 600, i % 2 == 0).to_string();
         let stream = http::open(at, "POST", "/v1/completions", "", body.as_bytes()).unwrap();
         clients.push((i, stream));
     }
@@ -80,7 +80,8 @@ fn clients_that_vanish_leave_nothing_behind() {
 fn nonsense_gets_400() {
     let server = Server::start(options()).unwrap();
     let at = server.address();
-    let valid = json!({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}).to_string();
+    let valid =
+        json!({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}).to_string();
     let mut bodies: Vec<Vec<u8>> = Vec::new();
     // Every beginning of a valid body.
     bodies.extend((0..valid.len()).map(|end| valid.as_bytes()[..end].to_vec()));
@@ -90,7 +91,17 @@ fn nonsense_gets_400() {
         body[at] = 0xff;
         body
     }));
-    for text in ["null", "[]", "3", "\"x\"", "{", "}", "{\"messages\": 5}", "nan", "\u{feff}{}"] {
+    for text in [
+        "null",
+        "[]",
+        "3",
+        "\"x\"",
+        "{",
+        "}",
+        "{\"messages\": 5}",
+        "nan",
+        "\u{feff}{}",
+    ] {
         bodies.push(text.into());
     }
     bodies.push("[".repeat(100_000).into());
@@ -118,7 +129,14 @@ fn nonsense_gets_400() {
         assert_eq!(reply.status, 400, "{shown}: {}", reply.json());
         assert!(reply.json()["error"]["message"].is_string(), "{shown}");
     }
-    let prompts = [json!([]), json!([[]]), json!([1.5]), json!([99999]), json!({}), json!("")];
+    let prompts = [
+        json!([]),
+        json!([[]]),
+        json!([1.5]),
+        json!([99999]),
+        json!({}),
+        json!(""),
+    ];
     for prompt in prompts {
         let reply = http::post(at, "/v1/completions", &json!({"prompt": prompt})).unwrap();
         assert_eq!(reply.status, 400, "{prompt}");
@@ -152,15 +170,26 @@ fn a_request_that_never_fits_gets_400_and_a_full_queue_429() {
     let mut never = completion(1200, 400, false);
     never["headkv"] = json!({"method": "full"});
     let reply = http::post(at, "/v1/completions", &never).unwrap();
-    assert_eq!((reply.status, reply.json()["error"]["code"].as_str()), (400, Some("kv_budget_exceeded")));
+    assert_eq!(
+        (reply.status, reply.json()["error"]["code"].as_str()),
+        (400, Some("kv_budget_exceeded"))
+    );
 
     let asking: Vec<_> = (0..12)
-        .map(|_| thread::spawn(move || http::post(at, "/v1/completions", &completion(400, 300, false)).unwrap()))
+        .map(|_| {
+            thread::spawn(move || {
+                http::post(at, "/v1/completions", &completion(400, 300, false)).unwrap()
+            })
+        })
         .collect();
     let replies: Vec<_> = asking.into_iter().map(|one| one.join().unwrap()).collect();
     let refused: Vec<_> = replies.iter().filter(|reply| reply.status == 429).collect();
     assert!(!refused.is_empty());
-    assert!(replies.iter().all(|reply| [200, 429].contains(&reply.status)));
+    assert!(
+        replies
+            .iter()
+            .all(|reply| [200, 429].contains(&reply.status))
+    );
     assert!(replies.iter().any(|reply| reply.status == 200));
     for reply in refused {
         assert!(reply.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
@@ -176,7 +205,7 @@ fn slow_readers_hold_nobody_up() {
     let expected = short(at);
     let slow: Vec<TcpStream> = (0..16)
         .map(|_| {
-            let body = completion(200, 3000, true).to_string();
+            let body = completion(100, 300, true).to_string();
             http::open(at, "POST", "/v1/completions", "", body.as_bytes()).unwrap()
         })
         .collect();
@@ -199,10 +228,18 @@ fn keys_are_asked_for() {
     .unwrap();
     let at = server.address();
     let body = completion(8, 2, false).to_string();
-    let with = |more: &str| http::send(at, "POST", "/v1/completions", more, body.as_bytes()).unwrap();
-    for wrong in ["", "authorization: Bearer secret\r\n", "authorization: Basic secret-1\r\n"] {
+    let with =
+        |more: &str| http::send(at, "POST", "/v1/completions", more, body.as_bytes()).unwrap();
+    for wrong in [
+        "",
+        "authorization: Bearer secret\r\n",
+        "authorization: Basic secret-1\r\n",
+    ] {
         let reply = with(wrong);
-        assert_eq!((reply.status, reply.json()["error"]["code"].as_str()), (401, Some("invalid_api_key")));
+        assert_eq!(
+            (reply.status, reply.json()["error"]["code"].as_str()),
+            (401, Some("invalid_api_key"))
+        );
     }
     assert_eq!(with("authorization: Bearer secret-1\r\n").status, 200);
     assert_eq!(http::get(at, "/v1/models").unwrap().status, 401);
@@ -224,7 +261,13 @@ fn logs_have_no_prompts_unless_asked_and_a_full_disk_stops_nothing() {
         .unwrap();
         let named = "x-request-id: mine\r\n";
         let body = completion(40, 4, true).to_string();
-        let reply = http::send(server.address(), "POST", "/v1/completions", named, body.as_bytes());
+        let reply = http::send(
+            server.address(),
+            "POST",
+            "/v1/completions",
+            named,
+            body.as_bytes(),
+        );
         assert_eq!(reply.unwrap().status, 200);
         drop(server);
         let start = Instant::now();
@@ -236,7 +279,10 @@ fn logs_have_no_prompts_unless_asked_and_a_full_disk_stops_nothing() {
             thread::sleep(Duration::from_millis(10));
         };
         let line: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
-        assert_eq!((&line["id"], &line["status"]), (&"mine".into(), &200.into()));
+        assert_eq!(
+            (&line["id"], &line["status"]),
+            (&"mine".into(), &200.into())
+        );
         assert_eq!(line["completion_tokens"], 4);
         assert_eq!(text.contains("river"), log_prompts);
     }
@@ -259,7 +305,14 @@ fn sigterm_drains() {
     let program = option_env!("CARGO_BIN_EXE_headkv-serve").map(str::to_string);
     let program = program.unwrap_or_else(beside);
     let mut child = Command::new(program)
-        .args(["--port", "0", "--access-log", "off", "--drain-seconds", "60"])
+        .args([
+            "--port",
+            "0",
+            "--access-log",
+            "off",
+            "--drain-seconds",
+            "60",
+        ])
         .env("HEADKV_HOME", headkv_tests::root())
         .stderr(Stdio::piped())
         .spawn()
@@ -271,8 +324,9 @@ fn sigterm_drains() {
     let at: SocketAddr = address.split(',').next().unwrap().parse().unwrap();
     let running: Vec<_> = (0..8)
         .map(|_| {
-            let body = completion(400, 1500, true).to_string();
-            let mut stream = http::open(at, "POST", "/v1/completions", "", body.as_bytes()).unwrap();
+            let body = completion(100, 400, true).to_string();
+            let mut stream =
+                http::open(at, "POST", "/v1/completions", "", body.as_bytes()).unwrap();
             // Its first token is there: it runs.
             let mut one = [0];
             stream.read_exact(&mut one).unwrap();
@@ -284,7 +338,13 @@ fn sigterm_drains() {
         })
         .collect();
     let id = child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
     let start = Instant::now();
     let mut refused = false;
     while start.elapsed() < Duration::from_secs(20) && !refused {
@@ -315,7 +375,9 @@ fn a_connection_that_says_nothing_stops_nothing() {
         .map(|_| TcpStream::connect(server.address()).unwrap())
         .collect();
     for stream in silent.iter_mut().take(25) {
-        stream.write_all(b"POST /v1/completions HTTP/1.1\r\ncontent-len").unwrap();
+        stream
+            .write_all(b"POST /v1/completions HTTP/1.1\r\ncontent-len")
+            .unwrap();
     }
     assert!(!short(server.address()).is_null());
     let start = Instant::now();

@@ -4,18 +4,14 @@ use crate::{
     access_log::Entry,
     error::ApiError,
     generate::{self, Piece, Prompt, Usage},
+    logprobs::TokenLogprob,
     messages,
     request::{self, Common, Fields},
     state::App,
     stream::{self, Form, now},
 };
-use axum::{
-    Extension,
-    body::Body,
-    extract::State,
-    response::Response,
-};
-use mistralrs_core::{NormalRequest, Request, ResponseLogprob, ToolCallResponse};
+use axum::{Extension, body::Body, extract::State, response::Response};
+use mistralrs_core::{NormalRequest, Request, ToolCallResponse};
 use mistralrs_server_core::{chat_completion, openai::ChatCompletionRequest};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -47,6 +43,7 @@ pub async fn create(
         request,
         tokens,
         param: "messages",
+        logprobs: top,
     };
     let default = app.options.default_max_tokens;
     let form = Chat::new(&entry, &served.name, common.n, top);
@@ -87,10 +84,7 @@ fn top_logprobs(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
         let why = "top_logprobs needs logprobs to be true";
         return Err(ApiError::parameter("top_logprobs", why));
     }
-    if wanted {
-        // The runtime wants at least one.
-        fields.insert("top_logprobs".into(), top.unwrap_or(0).max(1).into());
-    }
+    fields.remove("logprobs");
     Ok(wanted.then_some(top.unwrap_or(0)))
 }
 
@@ -134,24 +128,19 @@ impl Chat {
         })
     }
 
-    fn logprobs(&self, tokens: &[ResponseLogprob]) -> Vec<Value> {
-        let top = self.top.unwrap_or(0);
-        tokens.iter().map(|token| logprob(token, top)).collect()
+    fn logprobs(&self, tokens: &[TokenLogprob]) -> Vec<Value> {
+        tokens.iter().map(logprob).collect()
     }
 }
 
 /// One token's probability in OpenAI's form.
-fn logprob(token: &ResponseLogprob, top: usize) -> Value {
-    let alternatives = token.top_logprobs.iter().take(top).map(|other| {
-        let text = other.bytes.clone().unwrap_or_default();
-        json!({"token": text, "logprob": other.logprob, "bytes": text.as_bytes()})
-    });
-    json!({
-        "token": token.token,
-        "logprob": token.logprob,
-        "bytes": token.bytes,
-        "top_logprobs": alternatives.collect::<Vec<_>>(),
-    })
+fn logprob(token: &TokenLogprob) -> Value {
+    let one = |text: &str, logprob: f32| json!({"token": text, "logprob": logprob, "bytes": text.as_bytes()});
+    let others = token.top.iter().map(|(text, logprob)| one(text, *logprob));
+    let others: Vec<Value> = others.collect();
+    let mut value = one(&token.token, token.logprob);
+    value["top_logprobs"] = others.into();
+    value
 }
 
 impl Form for Chat {
@@ -204,7 +193,9 @@ impl Form for Chat {
         };
         choice.text += &piece.text;
         choice.reasoning += piece.reasoning.as_deref().unwrap_or_default();
-        choice.tool_calls.extend(piece.tool_calls.unwrap_or_default());
+        choice
+            .tool_calls
+            .extend(piece.tool_calls.unwrap_or_default());
         choice.logprobs.extend(logprobs);
         choice.finish = piece.finish.unwrap_or_default();
     }

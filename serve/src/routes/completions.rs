@@ -4,13 +4,14 @@ use crate::{
     access_log::Entry,
     error::ApiError,
     generate::{self, Piece, Prompt, Usage},
+    logprobs::TokenLogprob,
     request::{self, Common, Fields},
     served::Served,
     state::App,
     stream::{self, Form, now},
 };
 use axum::{Extension, body::Body, extract::State, response::Response};
-use mistralrs_core::{NormalRequest, Request, RequestMessage, ResponseLogprob};
+use mistralrs_core::{NormalRequest, Request, RequestMessage};
 use mistralrs_server_core::{completions, openai::CompletionRequest};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -49,13 +50,9 @@ pub async fn create(
         return Err(ApiError::parameter("best_of", why));
     }
     let top = request::count(&mut fields, "logprobs", 0)?;
-    if let Some(top) = top {
-        if top > MOST_LOGPROBS {
-            let why = format!("logprobs must be at most {MOST_LOGPROBS}");
-            return Err(ApiError::parameter("logprobs", why));
-        }
-        // The runtime wants at least one.
-        fields.insert("logprobs".into(), top.max(1).into());
+    if top.is_some_and(|top| top > MOST_LOGPROBS) {
+        let why = format!("logprobs must be at most {MOST_LOGPROBS}");
+        return Err(ApiError::parameter("logprobs", why));
     }
     let base = typed(&app, fields)?;
     let mut echoed = Vec::new();
@@ -73,6 +70,7 @@ pub async fn create(
             request,
             tokens: count,
             param: "prompt",
+            logprobs: top,
         });
     }
     let form = Text {
@@ -101,11 +99,7 @@ fn typed(app: &App, mut fields: Fields) -> Result<NormalRequest, ApiError> {
 }
 
 /// A text, several, token ids, or several lists of them.
-fn prompts(
-    served: &Served,
-    prompt: &Value,
-    vocabulary: usize,
-) -> Result<Vec<Vec<u32>>, ApiError> {
+fn prompts(served: &Served, prompt: &Value, vocabulary: usize) -> Result<Vec<Vec<u32>>, ApiError> {
     let wrong = |why: String| ApiError::parameter("prompt", why);
     let ids = |value: &Value| -> Option<Vec<u32>> {
         let ids = value.as_array()?.iter();
@@ -131,7 +125,10 @@ fn prompts(
             ));
         }
     };
-    let unknown = tokens.iter().flatten().find(|id| **id as usize >= vocabulary);
+    let unknown = tokens
+        .iter()
+        .flatten()
+        .find(|id| **id as usize >= vocabulary);
     match unknown {
         Some(id) => Err(wrong(format!(
             "prompt has token {id}; ids are below {vocabulary}"
@@ -154,7 +151,7 @@ struct Text {
 #[derive(Clone, Default)]
 struct Whole {
     text: String,
-    logprobs: Vec<ResponseLogprob>,
+    logprobs: Vec<TokenLogprob>,
     finish: String,
 }
 
@@ -171,19 +168,16 @@ impl Text {
     }
 
     /// Tokens with their probabilities, as the older API has them.
-    fn logprobs(&self, tokens: &[ResponseLogprob], mut offset: usize) -> Option<Value> {
-        let top = self.top?;
+    fn logprobs(&self, tokens: &[TokenLogprob], mut offset: usize) -> Option<Value> {
+        self.top?;
         let mut offsets = Vec::new();
         for token in tokens {
             offsets.push(offset);
             offset += token.token.chars().count();
         }
         let alternatives = tokens.iter().map(|token| {
-            let others = token.top_logprobs.iter().take(top);
-            let others = others.map(|other| {
-                let text = other.bytes.clone().unwrap_or_default();
-                (text, Value::from(other.logprob))
-            });
+            let others = token.top.iter();
+            let others = others.map(|(text, logprob)| (text.clone(), Value::from(*logprob)));
             others.collect::<Map<_, _>>()
         });
         Some(json!({
@@ -194,7 +188,13 @@ impl Text {
         }))
     }
 
-    fn choice(&self, index: usize, text: &str, logprobs: Option<Value>, finish: Option<&str>) -> Value {
+    fn choice(
+        &self,
+        index: usize,
+        text: &str,
+        logprobs: Option<Value>,
+        finish: Option<&str>,
+    ) -> Value {
         json!([{
             "index": index,
             "text": text,
@@ -208,7 +208,10 @@ impl Form for Text {
     fn chunks(&mut self, piece: Piece, first: bool) -> Vec<Value> {
         let echoed = self.echoed.get(piece.choice).filter(|_| first);
         let text = echoed.cloned().unwrap_or_default() + &piece.text;
-        let at = self.choices.get(piece.choice).map_or(0, |c| c.text.chars().count());
+        let at = self
+            .choices
+            .get(piece.choice)
+            .map_or(0, |c| c.text.chars().count());
         let logprobs = self.logprobs(&piece.logprobs, at);
         if self.top.is_some()
             && let Some(choice) = self.choices.get_mut(piece.choice)
