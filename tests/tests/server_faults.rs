@@ -7,9 +7,8 @@ use headkv_tests::{http, tiny};
 use serde_json::{Value, json};
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
-    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -296,76 +295,6 @@ fn logs_have_no_prompts_unless_asked_and_a_full_disk_stops_nothing() {
         assert!(!short(server.address()).is_null());
         assert!(!short(server.address()).is_null());
     }
-}
-
-/// SIGTERM under load: what runs is answered, what comes is refused, and the exit code is 0.
-#[cfg(unix)]
-#[test]
-fn sigterm_drains() {
-    let program = option_env!("CARGO_BIN_EXE_headkv-serve").map(str::to_string);
-    let program = program.unwrap_or_else(beside);
-    let mut child = Command::new(program)
-        .args([
-            "--port",
-            "0",
-            "--access-log",
-            "off",
-            "--drain-seconds",
-            "60",
-        ])
-        .env("HEADKV_HOME", headkv_tests::root())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut said = BufReader::new(child.stderr.take().unwrap());
-    let mut greeting = String::new();
-    said.read_line(&mut greeting).unwrap();
-    let address = greeting.split("http://").nth(1).unwrap();
-    let at: SocketAddr = address.split(',').next().unwrap().parse().unwrap();
-    let running: Vec<_> = (0..8)
-        .map(|_| {
-            let body = completion(100, 400, true).to_string();
-            let mut stream =
-                http::open(at, "POST", "/v1/completions", "", body.as_bytes()).unwrap();
-            // Its first token is there: it runs.
-            let mut one = [0];
-            stream.read_exact(&mut one).unwrap();
-            thread::spawn(move || {
-                let mut rest = String::new();
-                stream.read_to_string(&mut rest).unwrap();
-                rest
-            })
-        })
-        .collect();
-    let id = child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &id])
-            .status()
-            .unwrap()
-            .success()
-    );
-    let start = Instant::now();
-    let mut refused = false;
-    while start.elapsed() < Duration::from_secs(20) && !refused {
-        match http::post(at, "/v1/completions", &completion(8, 2, false)) {
-            Ok(reply) => refused = reply.status == 503,
-            // It has ended already.
-            Err(_) => break,
-        }
-    }
-    for one in running {
-        assert!(one.join().unwrap().contains("[DONE]"));
-    }
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-}
-
-/// The server's program, in the folder of this test's.
-#[cfg(unix)]
-fn beside() -> String {
-    let this = std::env::current_exe().unwrap();
-    let folder = this.parent().unwrap().parent().unwrap();
-    folder.join("headkv-serve").to_string_lossy().into_owned()
 }
 
 #[test]
