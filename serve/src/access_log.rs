@@ -17,7 +17,7 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::{SyncSender, sync_channel},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use uuid::Uuid;
@@ -28,6 +28,9 @@ pub const REQUEST_ID: &str = "x-request-id";
 /// Lines that may wait to be written; those after them are lost, and counted.
 const WAITING: usize = 4096;
 
+/// How long the last lines may take to be written.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
 /// What a request gets whose client left, as nginx has it.
 const CLIENT_LEFT: u16 = 499;
 
@@ -35,6 +38,7 @@ const CLIENT_LEFT: u16 = 499;
 #[derive(Default)]
 pub struct AccessLog {
     lines: Option<SyncSender<String>>,
+    writer: Option<JoinHandle<()>>,
     lost: Arc<AtomicU64>,
 }
 
@@ -55,7 +59,7 @@ impl AccessLog {
         let (lines, waiting) = sync_channel::<String>(WAITING);
         let lost = Arc::new(AtomicU64::new(0));
         let counter = lost.clone();
-        thread::Builder::new()
+        let writer = thread::Builder::new()
             .name("access-log".into())
             .spawn(move || {
                 for line in waiting {
@@ -65,8 +69,11 @@ impl AccessLog {
                 }
             })
             .context("cannot start the log's thread")?;
-        let lines = Some(lines);
-        Ok(Self { lines, lost })
+        Ok(Self {
+            lines: Some(lines),
+            writer: Some(writer),
+            lost,
+        })
     }
 
     /// Lines that could not be written.
@@ -78,6 +85,20 @@ impl AccessLog {
         if let Some(lines) = &self.lines {
             let sent = lines.try_send(format!("{line}\n"));
             self.lost.fetch_add(u64::from(sent.is_err()), Relaxed);
+        }
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.lines = None;
+        let Some(writer) = self.writer.take() else {
+            return;
+        };
+        // The last lines are written, unless whoever reads them does not.
+        let start = Instant::now();
+        while !writer.is_finished() && start.elapsed() < LAST_LINES {
+            thread::sleep(Duration::from_millis(5));
         }
     }
 }

@@ -16,22 +16,32 @@ use std::{
 };
 use tokio::sync::mpsc::{Receiver, Sender};
 
+/// A request of one choice that was sent to the engine.
+pub struct Sent {
+    /// The choice.
+    pub index: usize,
+    /// What the engine answers.
+    pub responses: Receiver<Response>,
+    /// Closed if the engine died.
+    pub engine: Sender<Request>,
+    /// How far it is.
+    pub progress: Arc<Progress>,
+    /// Notes probabilities, if they are asked for.
+    pub watcher: Option<Arc<Watcher>>,
+    /// The most tokens of the answer.
+    pub max_tokens: usize,
+    /// When the request came.
+    pub start: Instant,
+}
+
 /// A sequence in the engine, seen from its client.
 pub struct Choice {
     app: Arc<App>,
-    index: usize,
-    responses: Receiver<Response>,
-    /// Closed if the engine died.
-    engine: Sender<Request>,
+    sent: Sent,
     stops: Stops,
-    progress: Arc<Progress>,
-    max_tokens: usize,
     /// The engine's number of the sequence.
     sequence: Option<usize>,
-    /// Notes probabilities, if they are asked for.
-    watcher: Option<Arc<Watcher>>,
     logprobs: Vec<TokenLogprob>,
-    start: Instant,
     last: Option<Instant>,
     ended: bool,
 }
@@ -45,31 +55,14 @@ struct News {
 }
 
 impl Choice {
-    /// The choice of that index, whose request was sent to the engine.
-    #[allow(clippy::too_many_arguments)]
-    pub fn new(
-        app: Arc<App>,
-        index: usize,
-        responses: Receiver<Response>,
-        engine: Sender<Request>,
-        stops: &[String],
-        progress: Arc<Progress>,
-        watcher: Option<Arc<Watcher>>,
-        max_tokens: usize,
-        start: Instant,
-    ) -> Self {
+    /// What was sent to the engine, seen from its client.
+    pub fn new(app: Arc<App>, sent: Sent, stops: &[String]) -> Self {
         Self {
             app,
-            index,
-            responses,
-            engine,
+            sent,
             stops: Stops::new(stops),
-            progress,
-            max_tokens,
             sequence: None,
-            watcher,
             logprobs: Vec::new(),
-            start,
             last: None,
             ended: false,
         }
@@ -88,7 +81,7 @@ impl Choice {
     }
 
     async fn next(&mut self) -> Result<Piece, ApiError> {
-        let news = match self.responses.recv().await {
+        let news = match self.sent.responses.recv().await {
             Some(response) => self.read(response)?,
             None => self.closed()?,
         };
@@ -97,7 +90,7 @@ impl Choice {
             finish,
             mut piece,
         } = news;
-        if let Some(watcher) = &self.watcher {
+        if let Some(watcher) = &self.sent.watcher {
             let tokenizer = self.app.served.engine().tokenizer();
             let last = finish.is_some();
             self.logprobs
@@ -115,12 +108,12 @@ impl Choice {
         if let Some(reason) = &finish {
             self.ended = true;
             // The engine sees a closed channel, and drops the sequence.
-            self.responses.close();
+            self.sent.responses.close();
             piece.usage = Some(self.usage(stopped));
             self.app.metrics.finished(reason, piece.usage.as_ref());
         }
         Ok(Piece {
-            choice: self.index,
+            choice: self.sent.index,
             text,
             finish,
             ..piece
@@ -166,12 +159,12 @@ impl Choice {
 
     /// The engine ended the sequence without saying why: with the middle of a character, or because it died.
     fn closed(&self) -> Result<News, ApiError> {
-        if self.engine.is_closed() || self.sequence.is_none() {
+        if self.sent.engine.is_closed() || self.sequence.is_none() {
             return Err(ApiError::failed(
                 "the engine ended this request; send it again",
             ));
         }
-        let reason = if self.generated() >= self.max_tokens {
+        let reason = if self.generated() >= self.sent.max_tokens {
             "length"
         } else {
             "stop"
@@ -184,10 +177,10 @@ impl Choice {
 
     fn token(&mut self, sequence: &str) {
         self.sequence = sequence.parse().ok();
-        self.progress.generated.fetch_add(1, Relaxed);
+        self.sent.progress.generated.fetch_add(1, Relaxed);
         let now = Instant::now();
         match self.last.replace(now) {
-            None => self.app.metrics.first_token(now - self.start),
+            None => self.app.metrics.first_token(now - self.sent.start),
             Some(last) => self.app.metrics.token(now - last),
         }
     }
@@ -204,17 +197,17 @@ impl Choice {
     }
 
     fn usage(&self, stopped: bool) -> ChoiceUsage {
-        let seen = self.progress.generated.load(Relaxed);
+        let seen = self.sent.progress.generated.load(Relaxed);
         // The engine may have gone on behind a stop text.
         let completion_tokens = if stopped {
             seen
         } else {
-            self.generated().clamp(seen, self.max_tokens.max(seen))
+            self.generated().clamp(seen, self.sent.max_tokens.max(seen))
         };
         let held = self
             .sequence
             .and_then(|id| self.app.served.model().usage(id));
-        let tokens = self.progress.prompt + completion_tokens.saturating_sub(1);
+        let tokens = self.sent.progress.prompt + completion_tokens.saturating_sub(1);
         ChoiceUsage {
             completion_tokens,
             kept_bytes: held.map_or(0, |held| held.kept_bytes),

@@ -3,7 +3,7 @@
 use crate::{
     access_log::Entry as LogEntry,
     admission::{Need, Refused},
-    choice::Choice,
+    choice::{Choice, Sent},
     compression,
     error::ApiError,
     logprobs::{TokenLogprob, Watcher},
@@ -169,7 +169,7 @@ pub async fn start(
         kept += mean.min(prompt.tokens as f64) * common.n as f64 / count;
         for n in 0..common.n {
             // Room for the whole answer: a client that reads slowly never holds the engine up.
-            let (response, receiver) = mpsc::channel(max_tokens.saturating_add(16));
+            let (response, responses) = mpsc::channel(max_tokens.saturating_add(16));
             let mut request = prompt.request.clone();
             request.id = served.engine().mistral().next_request_id();
             request.is_streaming = true;
@@ -202,17 +202,16 @@ pub async fn start(
             });
             request.response = response;
             let engine = served.send(Request::Normal(Box::new(request))).await?;
-            let choice = Choice::new(
-                app.clone(),
-                at * common.n + n,
-                receiver,
+            let sent = Sent {
+                index: at * common.n + n,
+                responses,
                 engine,
-                &common.stops,
                 progress,
                 watcher,
                 max_tokens,
                 start,
-            );
+            };
+            let choice = Choice::new(app.clone(), sent, &common.stops);
             choices.push(choice.pieces().boxed());
         }
     }

@@ -18,7 +18,7 @@ use headkv_plugin::Compression;
 use headkv_serve::{Options, Server};
 use headkv_tests::{http, root, tiny};
 use serde_json::{Value, json};
-use std::sync::LazyLock;
+use std::{io::Write, process::Command, sync::LazyLock};
 use tokio::runtime::Runtime;
 
 /// One server for all tests of this file.
@@ -459,4 +459,45 @@ fn log_probabilities_are_the_models() {
         assert!(token["logprob"].as_f64().unwrap() <= 0.0);
         assert_eq!(token["top_logprobs"].as_array().unwrap().len(), 3);
     }
+}
+
+/// The page needs nothing from elsewhere, and says so to the browser.
+#[test]
+fn the_page_is_one_file() {
+    let reply = http::get(SERVER.address(), "/").unwrap();
+    let page = String::from_utf8(reply.body.clone()).unwrap();
+    assert_eq!(
+        reply.header("content-type"),
+        Some("text/html; charset=utf-8")
+    );
+    let policy = reply.header("content-security-policy").unwrap();
+    assert!(policy.contains("default-src 'none'") && policy.contains("connect-src 'self'"));
+    for elsewhere in ["http:", "https:", "//cdn", "src=", "@import", "url("] {
+        assert!(!page.contains(elsewhere), "the page has {elsewhere}");
+    }
+}
+
+/// In a browser, the page shows the model and compares a compressed answer with a full one.
+#[test]
+fn the_page_lives() {
+    let profile = tempfile::tempdir().unwrap();
+    let page = format!("http://{}/#try", SERVER.address());
+    let shown = Command::new("chromium")
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+        ])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .args(["--virtual-time-budget=8000", "--dump-dom", &page])
+        .output();
+    let Ok(shown) = shown else {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: chromium is not installed");
+        return;
+    };
+    let page = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(page.contains(r#"<h1 id="model">tiny</h1>"#), "{page}");
+    assert!(page.contains("32 tokens per head on average") && page.contains("layer 7"));
+    assert_eq!(page.matches("of keys and values, ").count(), 2, "{page}");
 }
