@@ -292,6 +292,11 @@ impl Engine {
         return Ok(None);
     }
 
+    /// Bytes of one element of a key or value.
+    pub fn element_bytes(&self) -> usize {
+        self.element_bytes
+    }
+
     /// Bytes that the runtime's own cache takes for each token, over all layers.
     pub(crate) fn token_bytes(&self) -> usize {
         let shape = self.shape;

@@ -2,6 +2,7 @@
 
 pub mod damage;
 mod hook;
+pub mod http;
 mod page;
 mod random_model;
 

@@ -1,0 +1,258 @@
+//! The command line: it serves until SIGTERM or Ctrl-C, and ends with 0, or with 2 and one line if its input is wrong.
+
+use crate::{
+    options::{ADDRESS, Log, Options},
+    scores::home,
+    server::Server,
+};
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use headkv_engine::Device;
+use headkv_files::terminal;
+use headkv_plugin::Compression;
+use std::{
+    ffi::OsString,
+    fs,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+/// Serves a model with compressed KV caches over OpenAI's API
+///
+/// Example: headkv-serve --model models/tiny --method headkv --capacity 64 --port 1234
+///
+///   curl http://127.0.0.1:1234/v1/chat/completions -H 'content-type: application/json' \
+///     -d '{"messages": [{"role": "user", "content": "Who are you?"}], "max_tokens": 32}'
+#[derive(Parser)]
+#[command(name = "headkv-serve", version, verbatim_doc_comment)]
+struct Cli {
+    /// A model folder, a .gguf file, or the name of a repository in the local Hugging Face cache [default: the embedded
+    /// models/tiny]
+    #[arg(long, value_name = "DIR|FILE|ORG/NAME")]
+    model: Option<PathBuf>,
+    /// The model's name in requests [default: the folder's, in lower case]
+    #[arg(long, value_name = "NAME")]
+    served_name: Option<String>,
+    /// What is kept of prompts: full, streaming, snapkv, pyramidkv, adakv, headkv, headkv-plus [default: headkv]
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    method: Option<String>,
+    /// Tokens kept per head on average [default: 1024; 64 for the embedded model]
+    #[arg(long, value_name = "TOKENS", conflicts_with = "config")]
+    capacity: Option<usize>,
+    /// Head scores [default: those of the model's name or digest in head_scores/]
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    scores: Option<PathBuf>,
+    /// A TOML file with every parameter of the compression, in place of the three above
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// The address to listen on; others than the loopback's should have a key
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::from(ADDRESS.0))]
+    host: IpAddr,
+    /// The port to listen on; 0 takes a free one
+    #[arg(long, default_value_t = ADDRESS.1)]
+    port: u16,
+    /// The most sequences that run together
+    #[arg(long, value_name = "N", default_value = "64")]
+    max_seqs: NonZeroUsize,
+    /// Memory for keys and values of all of them, such as 8GiB
+    #[arg(long, value_name = "BYTES", default_value = "4GiB", value_parser = bytes)]
+    kv_budget: usize,
+    /// Memory for keys and values of one request, whatever it asks for [default: --kv-budget]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    request_kv: Option<usize>,
+    /// Requests that may wait for memory; those after them get 429
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    queue: usize,
+    /// Prompt tokens of one step, so that running answers go on meanwhile; a longer prompt is a step of its own
+    #[arg(long, value_name = "TOKENS", default_value_t = 4096)]
+    step_tokens: usize,
+    /// The answer's length where a chat request does not say
+    #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
+    default_max_tokens: usize,
+    /// The largest body of a request
+    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = bytes)]
+    max_body: usize,
+    /// Seconds that running requests have to finish after SIGTERM
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    drain_seconds: u64,
+    /// A file with API keys, one a line [default: none is asked for]
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+    /// Where a JSON line per request goes: a file, - for stdout, or off
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    access_log: PathBuf,
+    /// Write prompts to the access log
+    #[arg(long)]
+    log_prompts: bool,
+}
+
+/// Runs the server that this process's arguments ask for.
+pub fn main() -> ExitCode {
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    match run(std::env::args_os()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            terminal::say(&format!(
+                "error: {}",
+                terminal::one_line(&format!("{error:#}"))
+            ));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<()> {
+    let options = options(args)?;
+    let server = Server::start(options)?;
+    terminal::say(&format!("{}", server.greeting()));
+    server.until_signalled();
+    Ok(())
+}
+
+/// The settings that arguments ask for, the program's own name first.
+///
+/// # Errors
+/// Wrong input, on one line; arguments that clap refuses end the process with its message.
+pub fn options(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Options> {
+    let cli = Cli::parse_from(args);
+    let embedded = cli.model.is_none();
+    let model = match cli.model {
+        Some(model) => local(&model)?,
+        None => home().join("models/tiny"),
+    };
+    let compression = match &cli.config {
+        Some(file) => {
+            let text = fs::read_to_string(file)
+                .with_context(|| format!("cannot read --config {}", file.display()))?;
+            Compression::from_toml(&text).with_context(|| file.display().to_string())?
+        }
+        None => Compression {
+            scores: cli.scores,
+            ..Compression::new(
+                cli.method.as_deref().unwrap_or("headkv"),
+                cli.capacity.unwrap_or(if embedded { 64 } else { 1024 }),
+            )
+        },
+    };
+    let log = match cli.access_log.to_str() {
+        Some("-") => Log::Stdout,
+        Some("off") => Log::Off,
+        _ => Log::File(cli.access_log),
+    };
+    if cli.step_tokens == 0 || cli.default_max_tokens == 0 {
+        bail!("--step-tokens and --default-max-tokens must be at least 1");
+    }
+    let device: Device = cli.device.parse()?;
+    Ok(Options {
+        name: cli.served_name,
+        device,
+        compression,
+        address: SocketAddr::new(cli.host, cli.port),
+        max_seqs: cli.max_seqs,
+        kv_budget: cli.kv_budget,
+        request_kv: cli.request_kv,
+        queue: cli.queue,
+        step_tokens: cli.step_tokens,
+        default_max_tokens: cli.default_max_tokens,
+        max_body: cli.max_body,
+        drain: Duration::from_secs(cli.drain_seconds),
+        api_key_file: cli.api_key_file,
+        log,
+        log_prompts: cli.log_prompts,
+        ..Options::new(model)
+    })
+}
+
+/// The folder or file that `--model` means; a repository's name means its newest snapshot in the local cache.
+fn local(model: &Path) -> Result<PathBuf> {
+    let name = model.to_string_lossy();
+    let parts: Vec<&str> = name.split('/').collect();
+    let [org, repository] = parts[..] else {
+        return Ok(model.into());
+    };
+    if model.exists() || org.is_empty() || org == "." || org == ".." || repository.is_empty() {
+        return Ok(model.into());
+    }
+    let cache = std::env::var_os("HF_HOME").map_or_else(
+        || {
+            let home = std::env::var_os("HOME").unwrap_or_default();
+            PathBuf::from(home).join(".cache/huggingface")
+        },
+        PathBuf::from,
+    );
+    let folder = cache.join(format!("hub/models--{org}--{repository}/snapshots"));
+    let newest = fs::read_dir(&folder).ok().and_then(|entries| {
+        let changed = |path: &PathBuf| fs::metadata(path).and_then(|m| m.modified()).ok();
+        entries.flatten().map(|e| e.path()).max_by_key(changed)
+    });
+    newest.with_context(|| {
+        format!(
+            "no such folder, and {org}/{repository} is not in {}; fetch it with: hf download {org}/{repository}",
+            cache.display()
+        )
+    })
+}
+
+/// A number of bytes, with or without a unit.
+fn bytes(text: &str) -> Result<usize, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        _ => return Err("use a number and KiB, MiB or GiB, such as 8GiB".into()),
+    };
+    let number: u64 = digits
+        .trim()
+        .parse()
+        .map_err(|_| "use a whole number and a unit, such as 8GiB".to_string())?;
+    let bytes = number.checked_mul(unit).filter(|bytes| *bytes > 0);
+    let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok());
+    bytes.ok_or_else(|| "0, or too large a number".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(bytes("8GiB"), Ok(8 << 30));
+        assert_eq!(bytes("512 kb"), Ok(512_000));
+        assert_eq!(bytes("100"), Ok(100));
+        for wrong in ["", "GiB", "-1", "1.5GiB", "0", "9x", "99999999999TiB"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn no_arguments_serve_the_embedded_model_on_the_loopback() {
+        let options = options(["headkv-serve"]).unwrap();
+        assert!(options.model.ends_with("models/tiny"));
+        assert_eq!(options.address.to_string(), "127.0.0.1:1234");
+        assert_eq!(options.compression, Compression::new("headkv", 64));
+    }
+
+    #[test]
+    fn a_repository_that_is_not_there_is_named_with_its_command() {
+        let message = options(["headkv-serve", "--model", "nobody/nothing"]);
+        let message = format!("{:#}", message.unwrap_err());
+        assert!(message.contains("hf download nobody/nothing"), "{message}");
+    }
+}

@@ -1,0 +1,84 @@
+//! What a server is started with.
+
+use headkv_engine::Device;
+use headkv_plugin::Compression;
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+/// A server's settings; [`Options::new`] has the command line's defaults.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A model folder or a GGUF file.
+    pub model: PathBuf,
+    /// The model's name in requests; `None` is the folder's.
+    pub name: Option<String>,
+    /// Where it runs.
+    pub device: Device,
+    /// What is kept of prompts; score files that are not named are looked for.
+    pub compression: Compression,
+    /// Where score files are looked for.
+    pub score_folder: PathBuf,
+    /// Where to listen; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// The most sequences that run together.
+    pub max_seqs: NonZeroUsize,
+    /// Bytes of keys and values that all of them may hold.
+    pub kv_budget: usize,
+    /// Bytes of keys and values that one request may hold; `None` is all of the budget.
+    pub request_kv: Option<usize>,
+    /// Requests that may wait.
+    pub queue: usize,
+    /// Prompt tokens of one step.
+    pub step_tokens: usize,
+    /// The answer's length where a chat request does not say.
+    pub default_max_tokens: usize,
+    /// The largest body of a request, in bytes.
+    pub max_body: usize,
+    /// How long running requests may take to finish once the server is to end.
+    pub drain: Duration,
+    /// The file with the keys, one a line.
+    pub api_key_file: Option<PathBuf>,
+    /// Where a line per request goes.
+    pub log: Log,
+    /// Whether prompts are part of it.
+    pub log_prompts: bool,
+}
+
+/// Where access logs go.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Log {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// Standard output.
+    Stdout,
+    /// The end of a file.
+    File(PathBuf),
+}
+
+/// The loopback address and the port that `mistralrs serve` has.
+pub const ADDRESS: ([u8; 4], u16) = ([127, 0, 0, 1], 1234);
+
+impl Options {
+    /// The model at that path on the CPU, with everything else as the command line has it, and no log.
+    pub fn new(model: impl Into<PathBuf>) -> Self {
+        Self {
+            model: model.into(),
+            name: None,
+            device: Device::Cpu,
+            compression: Compression::default(),
+            score_folder: crate::scores::home().join("head_scores"),
+            address: SocketAddr::from(ADDRESS),
+            max_seqs: NonZeroUsize::MIN.saturating_add(63),
+            kv_budget: 4 << 30,
+            request_kv: None,
+            queue: 256,
+            step_tokens: 4096,
+            default_max_tokens: 1024,
+            max_body: 16 << 20,
+            drain: Duration::from_secs(30),
+            api_key_file: None,
+            log: Log::Off,
+            log_prompts: false,
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The model that is served, and what can be known of a request before it runs.
+
+use crate::{
+    error::ApiError,
+    footprint::{Footprint, Sizes},
+    options::Options,
+    scores::Scores,
+};
+use anyhow::{Context, Result};
+use either::Either;
+use headkv_engine::{Attention, Engine, LoadOptions, ModelFiles};
+use headkv_plugin::{Compression, Policy, hook::Model};
+use mistralrs_core::{NormalRequest, Request, RequestMessage, TokenizationRequest};
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+use tokio::sync::mpsc;
+
+/// A loaded model and the compression that requests get unless they ask for another.
+pub struct Served {
+    engine: Engine,
+    model: Arc<Model>,
+    /// Its name in requests.
+    pub name: String,
+    /// Seconds since 1970 at which it was loaded.
+    pub created: u64,
+    /// What requests get that do not ask for another.
+    pub compression: Compression,
+    /// `compression`, ready for this model.
+    pub policy: Arc<Policy>,
+    /// Its sizes.
+    pub sizes: Sizes,
+    scores: Scores,
+}
+
+impl Served {
+    /// Loads the model; not to be called from asynchronous code.
+    ///
+    /// # Errors
+    /// As [`Engine::load`], and scores that are missing, with the command that makes them.
+    pub fn load(options: &Options) -> Result<Self> {
+        let files = ModelFiles::open(&options.model)?;
+        let scores = Scores::of(&files, options.score_folder.clone())?;
+        let compression = scores.complete(options.compression.clone())?;
+        let mut load = LoadOptions::new(&options.model);
+        load.device = options.device;
+        load.max_batch = options.max_seqs;
+        load.prompts.tokens = options.step_tokens;
+        load.prompts.interleave = true;
+        let engine = Engine::load(load, Attention::Compressed(compression.clone()))?;
+        let model = engine.compressed()?.clone();
+        let sizes = Sizes {
+            shape: model.shape(),
+            device: options.device,
+            element_bytes: engine.element_bytes(),
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Ok(Self {
+            name: options.name.clone().unwrap_or_else(|| files.name()),
+            created: now.map_or(0, |since| since.as_secs()),
+            policy: model.policy(&compression)?,
+            compression,
+            sizes,
+            scores,
+            model,
+            engine,
+        })
+    }
+
+    /// The runtime's engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// What the model's sequences hold.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// The configuration with its score file, and ready for this model.
+    ///
+    /// # Errors
+    /// 400 with what is wrong with it.
+    pub fn policy(&self, config: Compression) -> Result<(Compression, Arc<Policy>), ApiError> {
+        let wrong = |why: String| ApiError::parameter("headkv", why);
+        let config = self
+            .scores
+            .complete(config)
+            .map_err(|e| wrong(e.to_string()))?;
+        let policy = self
+            .model
+            .policy(&config)
+            .map_err(|e| wrong(e.to_string()))?;
+        Ok((config, policy))
+    }
+
+    /// What a sequence holds after a prompt and an answer of so many tokens.
+    ///
+    /// # Errors
+    /// 400 if the method cannot say.
+    pub fn footprint(
+        &self,
+        policy: &Policy,
+        prompt: usize,
+        answer: usize,
+    ) -> Result<Footprint, ApiError> {
+        self.sizes
+            .footprint(policy, prompt, answer)
+            .map_err(|e| ApiError::parameter("headkv", e.to_string()))
+    }
+
+    /// Token ids of a request's prompt, as the engine will have them.
+    ///
+    /// # Errors
+    /// 400 if the chat template refuses the messages; 503 if the engine is gone.
+    pub async fn prompt(&self, request: &NormalRequest) -> Result<Vec<u32>, ApiError> {
+        let messages = match &request.messages {
+            RequestMessage::CompletionTokens(tokens) => return Ok(tokens.clone()),
+            RequestMessage::Completion { text, .. } => return self.encode(text, true),
+            RequestMessage::Chat { .. } => request.messages.clone(),
+            _ => return Err(ApiError::request("this server answers to text only")),
+        };
+        let RequestMessage::Chat {
+            messages,
+            enable_thinking,
+            reasoning_effort,
+        } = messages
+        else {
+            return Err(ApiError::request("this server answers to text only"));
+        };
+        let (response, mut tokens) = mpsc::channel(1);
+        let ask = Request::Tokenize(TokenizationRequest {
+            text: Either::Left(messages),
+            tools: request.tools.clone(),
+            add_generation_prompt: true,
+            add_special_tokens: true,
+            enable_thinking,
+            reasoning_effort,
+            response,
+        });
+        self.send(ask).await?;
+        // A task of its own: the engine takes it badly if the receiver of this kind of answer is gone.
+        let answer = tokio::spawn(async move { tokens.recv().await }).await;
+        match answer {
+            Ok(Some(Ok(tokens))) => Ok(tokens),
+            Ok(Some(Err(why))) => Err(ApiError::parameter(
+                "messages",
+                why.root_cause().to_string(),
+            )),
+            _ => Err(ApiError::unavailable("the engine has stopped")),
+        }
+    }
+
+    /// Token ids of a text, with those that the model wants at its ends if `special`.
+    ///
+    /// # Errors
+    /// 400 if the tokenizer refuses it.
+    pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, ApiError> {
+        let encoding = self.engine.tokenizer().encode_fast(text, special);
+        let encoding = encoding.map_err(|e| ApiError::parameter("prompt", e.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Sends something to the engine; one that died is started again.
+    ///
+    /// # Errors
+    /// 503 if the engine is gone.
+    pub async fn send(&self, request: Request) -> Result<mpsc::Sender<Request>, ApiError> {
+        let gone = || ApiError::unavailable("the engine has stopped");
+        let sender = self.engine.mistral().get_sender(None);
+        let sender = sender.map_err(|_| gone())?;
+        sender.send(request).await.map_err(|_| gone())?;
+        Ok(sender)
+    }
+
+    /// Lists where scores come from, for the greeting.
+    ///
+    /// # Errors
+    /// None in practice: the configuration was checked when the model was loaded.
+    pub fn describe(&self) -> Result<String> {
+        let config = &self.policy.config;
+        let scores = self.compression.scores.as_ref();
+        let scores = scores.filter(|_| config.method.starts_with("headkv"));
+        let scores = scores.map_or_else(String::new, |file| {
+            let name = file.file_name().unwrap_or_default();
+            format!(" by {}", name.to_string_lossy())
+        });
+        let method = headkv_plugin::methods::find(&config.method).context("the method")?;
+        Ok(if method.keeps_all {
+            "full caches".into()
+        } else {
+            format!("{}@{}{scores}", config.method, config.capacity)
+        })
+    }
+}

@@ -1,0 +1,105 @@
+//! The program as it is started and ended: its exit codes, and a SIGTERM under load.
+
+#[path = "../../tests/src/http.rs"]
+#[allow(dead_code)]
+mod http;
+
+use serde_json::{Value, json};
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+fn completion(words: usize, max_tokens: usize, stream: bool) -> Value {
+    let prompt = "river stone lamp glass ".repeat(words / 4);
+    json!({"prompt": prompt, "max_tokens": max_tokens, "stream": stream, "temperature": 0})
+}
+
+/// SIGTERM under load: what runs is answered, what comes is refused, and the exit code is 0.
+#[cfg(unix)]
+#[test]
+fn sigterm_drains() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_headkv-serve"))
+        .args([
+            "--port",
+            "0",
+            "--access-log",
+            "off",
+            "--drain-seconds",
+            "60",
+        ])
+        .env("HEADKV_HOME", concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut greeting = String::new();
+    said.read_line(&mut greeting).unwrap();
+    let address = greeting.split("http://").nth(1).unwrap();
+    let at: SocketAddr = address.split(',').next().unwrap().parse().unwrap();
+    let running: Vec<_> = (0..8)
+        .map(|_| {
+            let body = completion(100, 400, true).to_string();
+            let mut stream =
+                http::open(at, "POST", "/v1/completions", "", body.as_bytes()).unwrap();
+            // Its first token is there: it runs.
+            let mut one = [0];
+            stream.read_exact(&mut one).unwrap();
+            thread::spawn(move || {
+                let mut rest = String::new();
+                stream.read_to_string(&mut rest).unwrap();
+                rest
+            })
+        })
+        .collect();
+    let id = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let start = Instant::now();
+    let mut refused = false;
+    while start.elapsed() < Duration::from_secs(20) && !refused {
+        match http::post(at, "/v1/completions", &completion(8, 2, false)) {
+            Ok(reply) => refused = reply.status == 503,
+            // It has ended already.
+            Err(_) => break,
+        }
+    }
+    for one in running {
+        assert!(one.join().unwrap().contains("[DONE]"));
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn wrong_input_ends_with_2_and_one_line() {
+    let cases: [(&[&str], &str); 5] = [
+        (&["--model", "/nowhere"], "no such folder or file"),
+        (&["--method", "magic"], "unknown method"),
+        (&["--capacity", "3"], "capacity 3"),
+        (
+            &["--api-key-file", "/nowhere"],
+            "cannot read --api-key-file /nowhere",
+        ),
+        (&["--scores", "/nowhere.json"], "cannot read /nowhere.json"),
+    ];
+    for (args, expected) in cases {
+        let ended = Command::new(env!("CARGO_BIN_EXE_headkv-serve"))
+            .args(["--port", "0"])
+            .args(args)
+            .env("HEADKV_HOME", concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(2), "{args:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains(expected), "{said}");
+    }
+}
