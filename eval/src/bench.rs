@@ -3,10 +3,10 @@
 //! Every measurement runs in a process of its own, because the peak of resident memory belongs to a process; the
 //! configurations take turns, because a machine's speed drifts.
 
-use crate::{gpu_memory, table};
+use crate::{engine::Outline, gpu_memory, table};
 use anyhow::{Context, Result, bail};
 use headkv_engine::{Attention, Device, Engine, Generation, LoadOptions, Request};
-use headkv_files::home::home;
+use headkv_files::{home::home, terminal};
 use headkv_haystack::text;
 use headkv_plugin::Compression;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -25,15 +25,15 @@ pub struct Options {
     /// Paths to compare: upstream, paged (on a GPU), full, or METHOD@CAPACITY
     #[arg(long, value_delimiter = ',', default_value = "upstream,full,headkv@32")]
     pub paths: Vec<String>,
-    /// Tokens to generate
+    /// Tokens to generate, 2 or more: the first one belongs to the prompt
     #[arg(long, default_value_t = 64)]
     pub decode: usize,
     /// Copies of the prompt that decode together
     #[arg(long, default_value = "1")]
     pub batch: NonZeroUsize,
     /// Measurements of each, of which the median counts
-    #[arg(long, default_value_t = 3)]
-    pub rounds: usize,
+    #[arg(long, default_value = "3")]
+    pub rounds: NonZeroUsize,
     /// cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     pub device: String,
@@ -85,12 +85,13 @@ pub fn run(options: &Options) -> Result<()> {
     for path in &options.paths {
         attention(path, &model, 0)?;
     }
-    let total = options.rounds * options.lengths.len() * options.paths.len();
+    check(options, Outline::read(&model)?.context)?;
+    let total = options.rounds.get() * options.lengths.len() * options.paths.len();
     let style =
         ProgressStyle::with_template("{bar:30} {pos}/{len} measurements, {eta} left  {msg}")?;
     let bar = ProgressBar::new(total as u64).with_style(style);
     let mut measured: BTreeMap<(usize, usize), Vec<Measured>> = BTreeMap::new();
-    for _ in 0..options.rounds {
+    for _ in 0..options.rounds.get() {
         for &length in &options.lengths {
             for (number, path) in options.paths.iter().enumerate() {
                 bar.set_message(format!("{path} at {length} tokens"));
@@ -106,14 +107,16 @@ pub fn run(options: &Options) -> Result<()> {
                         &options.batch.to_string(),
                     ])
                     .args(["--path", path, "--device", &options.device, "--model"])
-                    .arg(&model);
+                    .arg(&model)
+                    // As the driver's tool counts cards.
+                    .env("CUDA_DEVICE_ORDER", "PCI_BUS_ID");
                 let (output, gpu_bytes) = gpu_memory::watch(device, || command.output());
                 let output = output?;
                 if !output.status.success() {
                     bail!(
                         "{path} at {length} tokens ended with {}: {}",
                         output.status,
-                        String::from_utf8_lossy(&output.stderr).trim()
+                        terminal::one_line(&String::from_utf8_lossy(&output.stderr))
                     );
                 }
                 let mut one: Measured = serde_json::from_slice(&output.stdout)?;
@@ -124,8 +127,33 @@ pub fn run(options: &Options) -> Result<()> {
         }
     }
     bar.finish_and_clear();
-    print!("{}", report(options, &measured));
+    terminal::print(&report(options, &measured))?;
     Ok(())
+}
+
+/// Refuses what has no figure, or one of a cut prompt.
+fn check(options: &Options, context: Option<usize>) -> Result<()> {
+    if options.lengths.is_empty() || options.paths.is_empty() {
+        bail!("nothing to run: name lengths with --lengths and paths with --paths");
+    }
+    if options.decode < 2 {
+        bail!(
+            "--decode {} leaves no step to measure; use 2 or more",
+            options.decode
+        );
+    }
+    let fits = |length: usize| {
+        let all = length.saturating_add(options.decode);
+        length > 0 && context.is_none_or(|context| all <= context)
+    };
+    match options.lengths.iter().find(|length| !fits(**length)) {
+        None => Ok(()),
+        Some(length) => bail!(
+            "a prompt of {length} tokens and {} to generate are not 1 to the {} that the model can read; lower --lengths or --decode",
+            options.decode,
+            context.unwrap_or(usize::MAX)
+        ),
+    }
 }
 
 fn report(options: &Options, measured: &BTreeMap<(usize, usize), Vec<Measured>>) -> String {
@@ -214,7 +242,10 @@ pub fn one(one: &One) -> Result<()> {
     let room = batch * (one.length + one.decode) + 1024;
     let engine = Engine::load(options, attention(&one.path, &one.model, room)?)?;
     let mut prompt = engine.encode(&text::generate(1, 8 * one.length))?;
-    prompt.truncate(one.length.min(engine.context().saturating_sub(one.decode)));
+    prompt.truncate(one.length);
+    if prompt.len() < one.length {
+        bail!("the tokenizer makes too few tokens of a text for {}", one.length);
+    }
     // A short run first: threads and memory are there when the clock starts.
     engine.generate(&[Request::new(prompt[..prompt.len().min(64)].to_vec(), 2)])?;
     let answers = engine.generate(&vec![Request::new(prompt, one.decode); batch])?;
@@ -230,7 +261,7 @@ pub fn one(one: &One) -> Result<()> {
         peak_bytes: peak_memory().unwrap_or(f64::NAN),
         held_bytes: engine.gpu_bytes()?.map(|bytes| bytes as f64),
     };
-    println!("{}", serde_json::to_string(&measured)?);
+    terminal::print(&(serde_json::to_string(&measured)? + "\n"))?;
     Ok(())
 }
 
@@ -239,4 +270,33 @@ fn peak_memory() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? * 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_prompt_is_cut_and_no_figure_is_of_nothing() {
+        let options = |lengths: &[usize], decode| Options {
+            lengths: lengths.to_vec(),
+            decode,
+            ..crate::grid::defaults()
+        };
+        let checked = |lengths: &[usize], decode| {
+            check(&options(lengths, decode), Some(8192)).map_err(|e| e.to_string())
+        };
+        checked(&[1000, 8128], 64).unwrap();
+        for (lengths, decode) in [
+            (&[1000, 9000][..], 64),
+            (&[1000], 100_000),
+            (&[usize::MAX], 64),
+            (&[0], 64),
+        ] {
+            let message = checked(lengths, decode).unwrap_err();
+            assert!(message.contains("8192"), "{message}");
+        }
+        assert!(checked(&[1000], 1).unwrap_err().contains("--decode 1"));
+        assert!(checked(&[], 64).unwrap_err().contains("nothing to run"));
+    }
 }

@@ -9,11 +9,12 @@ use crate::{
     session::{self, Session},
     store::Results,
 };
-use anyhow::Result;
+use anyhow::{Error, Result};
 use clap::{Parser, Subcommand};
-use headkv_files::{home::home, interrupt, shell};
+use headkv_files::{home::home, interrupt, shell, terminal};
 use std::{
     ffi::OsString,
+    io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -145,15 +146,31 @@ pub fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A file that stderr goes to wants no colours.
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     match run_with(std::env::args_os()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            terminal::say(&format!("error: {}", message(&error)));
             ExitCode::from(2)
         }
     }
+}
+
+/// An error and its causes in one line; a cause that the line has already said is not said again.
+fn message(error: &Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    terminal::one_line(&line)
 }
 
 /// Runs the command that `args` name, the program's own name first; false if it was partly done.
@@ -185,23 +202,46 @@ fn command(command: Command) -> Result<bool> {
             let mut results = Results::read(&dir)?;
             results.withhold(&withhold)?;
             let page = session::write_reports(&results, to.as_ref().unwrap_or(&dir), &options)?;
-            print!("{}", report::markdown(&report::tables(&results.rows)));
-            eprintln!("report: {}", page.display());
+            terminal::print(&report::markdown(&report::tables(&results.rows)))?;
+            terminal::say(&format!("report: {}", page.display()));
             Ok(true)
         }
         Command::Merge { dirs, out } => {
-            let mut results = Results::default();
-            for dir in &dirs {
-                let more = Results::read(dir)?;
-                results.merge(more);
-            }
-            results.write(&out)?;
-            eprintln!("{} rows in {}", results.rows.len(), out.display());
-            Ok(true)
+            merge(&dirs, &out).map(|()| true)
         }
         Command::Bench(options) => bench::run(&options).map(|()| true),
         Command::BenchOne(one) => bench::one(&one).map(|()| true),
     }
+}
+
+/// Joins folders; what the new one held stays.
+fn merge(dirs: &[PathBuf], out: &Path) -> Result<()> {
+    let mut results = Results::default();
+    if Results::are_in(out) {
+        results.merge(Results::read(out)?);
+    }
+    for dir in dirs {
+        results.merge(Results::read(dir)?);
+    }
+    results.write(out)?;
+    terminal::say(&format!(
+        "{} rows in {}",
+        results.rows.len(),
+        out.display()
+    ));
+    for table in report::tables(&results.rows) {
+        if table.uneven {
+            let counts = table.lines.iter().map(|line| line.prompts);
+            let (fewest, most) = (counts.clone().min(), counts.max());
+            terminal::say(&format!(
+                "note: the methods of {} answered different prompts, {} to {} of them; a part may be missing",
+                table.title,
+                fewest.unwrap_or(0),
+                most.unwrap_or(0)
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Runs a grid and shows what came out; false if prompts failed or it was interrupted.
@@ -217,13 +257,13 @@ fn run(grid: &Grid, options: &session::Options, out: &Path) -> Result<bool> {
     }
     .run()?;
     if !outcome.started() {
-        eprintln!("interrupted before the first prompt; the same command starts again");
+        terminal::say("interrupted before the first prompt; the same command starts again");
         return Ok(false);
     }
     let results = Results::read(out)?;
     let page = session::write_reports(&results, out, &report::Options::default())?;
     let rows = outcome.rows(results.rows);
-    print!("{}", report::markdown(&report::tables(&rows)));
+    terminal::print(&report::markdown(&report::tables(&rows)))?;
     let summary = &outcome.summary;
     let kept = if summary.skipped > 0 {
         format!(", {} were there", summary.skipped)
@@ -235,20 +275,22 @@ fn run(grid: &Grid, options: &session::Options, out: &Path) -> Result<bool> {
     } else {
         String::new()
     };
-    eprintln!(
+    terminal::say(&format!(
         "{} prompts answered{kept}{failed} in {:.1} s",
         summary.done, outcome.seconds
-    );
+    ));
     if options.endpoint.is_none() && summary.done > 0 {
         let outside = 100.0 * (1.0 - summary.model_seconds / outcome.seconds);
-        eprintln!("{outside:.1} % of that time was spent outside the model");
+        terminal::say(&format!(
+            "{outside:.1} % of that time was spent outside the model"
+        ));
     }
     for why in &summary.reasons {
-        eprintln!("failed: {why}");
+        terminal::say(&format!("failed: {}", terminal::one_line(why)));
     }
     if summary.stopped {
-        eprintln!("interrupted; the same command goes on from here");
+        terminal::say("interrupted; the same command goes on from here");
     }
-    eprintln!("report: {}", page.display());
+    terminal::say(&format!("report: {}", page.display()));
     Ok(outcome.complete())
 }

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder cannot be read.
-    #[error("cannot read {}: {source}; check the path", path.display())]
+    #[error("cannot read {}: {why}; check the path", path.display())]
     Read {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
-        source: std::io::Error,
+        /// Why. It is part of the message and therefore no source, which would be said a second time.
+        why: std::io::Error,
     },
     /// A line or record that is not what it should be.
     #[error("{}, line {line}: {why}", path.display())]
@@ -58,9 +58,25 @@ impl Error {
     }
 
     pub(crate) fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
-        move |source| Self::Read {
+        move |why| Self::Read {
             path: path.into(),
-            source,
+            why,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error as _;
+
+    #[test]
+    fn a_reason_is_said_once() {
+        let error = Error::read(Path::new("a.json"))(std::io::Error::other("no such file"));
+        assert_eq!(
+            error.to_string(),
+            "cannot read a.json: no such file; check the path"
+        );
+        assert!(error.source().is_none());
     }
 }

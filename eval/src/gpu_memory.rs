@@ -2,6 +2,7 @@
 
 use headkv_engine::Device;
 use std::{
+    env,
     process::Command,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
@@ -18,8 +19,9 @@ pub fn watch<R>(device: Device, work: impl FnOnce() -> R) -> (R, Option<f64>) {
     thread::scope(|scope| {
         let watcher = scope.spawn(|| {
             let mut peak: Option<f64> = None;
-            while !done.load(Relaxed) {
-                peak = used(number).into_iter().chain(peak).reduce(f64::max);
+            let card = card(number, env::var("CUDA_VISIBLE_DEVICES").ok().as_deref());
+            while let (false, Some(card)) = (done.load(Relaxed), &card) {
+                peak = used(card).into_iter().chain(peak).reduce(f64::max);
                 thread::sleep(Duration::from_millis(50));
             }
             peak
@@ -30,11 +32,25 @@ pub fn watch<R>(device: Device, work: impl FnOnce() -> R) -> (R, Option<f64>) {
     })
 }
 
+/// The card that the driver's tool knows by that name: CUDA counts those that `CUDA_VISIBLE_DEVICES` lists, in its order,
+/// by their numbers or the beginnings of their UUIDs; what stands behind one that is neither is not visible.
+fn card(number: usize, visible: Option<&str>) -> Option<String> {
+    let Some(visible) = visible.map(str::trim) else {
+        return Some(number.to_string());
+    };
+    let known = |name: &&str| {
+        name.parse::<usize>().is_ok() || name.starts_with("GPU-") || name.starts_with("MIG-")
+    };
+    let names = visible.split(',').map(str::trim);
+    names.take_while(known).nth(number).map(String::from)
+}
+
 /// Bytes in use on a GPU.
-fn used(number: usize) -> Option<f64> {
+fn used(card: &str) -> Option<f64> {
     let output = Command::new("nvidia-smi")
+        // The numbers of its list are those of the bus; CUDA's are, too, if it is told so.
         .args([
-            &format!("--id={number}"),
+            &format!("--id={card}"),
             "--query-gpu=memory.used",
             "--format=csv,noheader,nounits",
         ])
@@ -42,4 +58,20 @@ fn used(number: usize) -> Option<f64> {
         .ok()?;
     let mebibytes: f64 = String::from_utf8(output.stdout).ok()?.trim().parse().ok()?;
     Some(mebibytes * 1024.0 * 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_card_is_the_one_that_cuda_counts() {
+        let card = |number, visible| card(number, visible);
+        assert_eq!(card(1, None).as_deref(), Some("1"));
+        assert_eq!(card(0, Some("3,1")).as_deref(), Some("3"));
+        assert_eq!(card(1, Some("3, GPU-8f1a")).as_deref(), Some("GPU-8f1a"));
+        assert_eq!(card(2, Some("3,1")), None);
+        assert_eq!(card(1, Some("0,-1,2")), None);
+        assert_eq!(card(0, Some("")), None);
+    }
 }

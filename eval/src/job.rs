@@ -30,6 +30,8 @@ pub struct Completion {
     pub decode_seconds: f64,
     /// Bytes of keys and values held at the end, where they are known.
     pub kv_bytes: Option<usize>,
+    /// The part of them that the prompt left.
+    pub kept_bytes: Option<usize>,
 }
 
 /// Why there is no answer.
@@ -41,6 +43,9 @@ pub enum Failure {
     /// No prompt can be answered.
     #[error("{0}")]
     Fatal(String),
+    /// The run was told to end before the answer was there.
+    #[error("stopped")]
+    Stopped,
 }
 
 /// Answers prompts, greedily: the same job gets the same answer.
@@ -57,7 +62,17 @@ pub trait Backend: Sync {
     /// A [`Failure`]; the backend has already retried what was worth it.
     fn complete(&self, job: &Job) -> Result<Completion, Failure>;
 
-    /// How many jobs it takes at the same time.
+    /// Answers up to [`Backend::batch`] jobs, one outcome for each in their order; one that fails stops no other.
+    fn complete_all(&self, jobs: &[Job]) -> Vec<Result<Completion, Failure>> {
+        jobs.iter().map(|job| self.complete(job)).collect()
+    }
+
+    /// How many jobs it takes in one call.
+    fn batch(&self) -> usize {
+        1
+    }
+
+    /// How many calls it takes at the same time.
     fn concurrency(&self) -> usize {
         1
     }

@@ -20,6 +20,7 @@ mod error;
 #[cfg(feature = "engine")]
 mod gpu_memory;
 pub mod grid;
+mod guard;
 pub mod job;
 pub mod metrics;
 mod progress;

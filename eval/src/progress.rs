@@ -1,6 +1,7 @@
 //! How far a run is: a bar on a terminal, and a line now and then where there is none, as in a cluster's log.
 
 use crate::{Error, Variant};
+use headkv_files::terminal;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use std::{
     fmt,
@@ -86,7 +87,7 @@ impl Progress {
     pub fn show(&self, standing: &Standing) {
         if self.bar.is_hidden() {
             if self.due(standing.elapsed) {
-                eprintln!("{standing}");
+                terminal::say(&standing.to_string());
             }
         } else {
             self.bar.set_message(standing.to_string());
@@ -97,9 +98,9 @@ impl Progress {
     /// A line that stays.
     pub fn say(&self, line: String) {
         if self.bar.is_hidden() {
-            eprintln!("{line}");
+            terminal::say(&line);
         } else {
-            self.bar.println(line);
+            self.bar.println(terminal::plain(&line));
         }
     }
 

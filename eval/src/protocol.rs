@@ -65,9 +65,14 @@ impl Protocol {
         if (2..=room).contains(&limit) {
             return Ok(limit);
         }
+        let fix = if safe >= 2 {
+            format!("set --max-input to 2 to {safe}")
+        } else {
+            "choose a model with a longer context".into()
+        };
         Err(Error::Option(format!(
             "a prompt of up to {limit} tokens (--max-input) and an answer of up to {answer} do not fit the {} that {} can \
-             read; set --max-input to 2 to {safe}",
+             read; {fix}",
             target.context, target.model
         )))
     }
@@ -295,6 +300,8 @@ mod tests {
         ] {
             let message = limit(model, context, asked).unwrap_err();
             assert!(message.contains("--max-input"), "{message}");
+            // No range is offered that holds nothing.
+            assert!(!message.contains("2 to 0"), "{message}");
         }
         let unknown = Protocol::Chat.limit(None, None, &target("m", &tokenizer, 8192), 32);
         assert_eq!(unknown.unwrap(), 8192 - 32 - UNKNOWN_TEMPLATE - MARGIN);

@@ -2,7 +2,7 @@
 
 use crate::{Sample, Variant, job::Completion};
 use headkv_files::sha256;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 /// What a row's version begins with; raised whenever the same key would get another answer or score, so that old rows
 /// are run again and never averaged with new ones.
@@ -70,18 +70,27 @@ pub struct Row {
     /// The score's name.
     pub metric: String,
     /// 0 to 1.
+    #[serde(deserialize_with = "part")]
     pub score: f64,
     /// QA-F1, 0 to 1 (needle).
+    #[serde(default, deserialize_with = "part_if_any")]
     pub f1: Option<f64>,
     /// Stemmed ROUGE-1 F, 0 to 1 (needle).
+    #[serde(default, deserialize_with = "part_if_any")]
     pub rouge1: Option<f64>,
     /// Stemmed ROUGE-L F, 0 to 1 (needle).
+    #[serde(default, deserialize_with = "part_if_any")]
     pub rouge_l: Option<f64>,
     /// Bytes of keys and values held at the end.
     pub kv_bytes: Option<usize>,
-    /// Seconds from the request to the first token.
+    /// The part of them that the prompt left.
+    #[serde(default)]
+    pub kept_bytes: Option<usize>,
+    /// Seconds from the request to the first token; of a batch, its prompt's share of all prompts' time.
+    #[serde(default, deserialize_with = "seconds_if_any")]
     pub prompt_seconds: Option<f64>,
-    /// Seconds from the first token to the last.
+    /// Seconds from the first token to the last; of a batch, its tokens' share.
+    #[serde(deserialize_with = "seconds")]
     pub decode_seconds: f64,
     /// Why there is no answer; the score is 0 then, and a rerun tries again.
     pub error: Option<String>,
@@ -129,11 +138,63 @@ impl Row {
             rouge1: scores.rouge1,
             rouge_l: scores.rouge_l,
             kv_bytes: completion.kv_bytes,
+            kept_bytes: completion.kept_bytes,
             prompt_seconds: completion.prompt_seconds,
             decode_seconds: completion.decode_seconds,
             error,
         }
     }
+}
+
+impl Row {
+    /// What stays the same when a needle file, a text or a data set is edited: rows of one place and different prompts
+    /// are of different data.
+    pub(crate) fn place(&self) -> impl Eq + std::hash::Hash + use<> {
+        let texts = [
+            &self.benchmark,
+            &self.dataset,
+            &self.sample,
+            &self.model,
+            &self.model_digest,
+            &self.backend,
+            &self.version,
+            &self.protocol,
+            &self.variant.identity(),
+        ];
+        (texts.map(String::clone), self.length, self.bucket.clone())
+    }
+}
+
+fn part<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    let value = f64::deserialize(from)?;
+    if (0.0..=1.0).contains(&value) {
+        return Ok(value);
+    }
+    Err(D::Error::custom(format_args!(
+        "a score of {value}, where 0 to 1 can be"
+    )))
+}
+
+fn part_if_any<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+    #[derive(Deserialize)]
+    struct Part(#[serde(deserialize_with = "part")] f64);
+    Ok(Option::<Part>::deserialize(from)?.map(|part| part.0))
+}
+
+fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    let value = f64::deserialize(from)?;
+    if value.is_finite() && value >= 0.0 {
+        return Ok(value);
+    }
+    Err(D::Error::custom(format_args!(
+        "a time of {value} seconds, where 0 or more can be"
+    )))
+}
+
+fn seconds_if_any<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+    #[derive(Deserialize)]
+    struct Seconds(#[serde(deserialize_with = "seconds")] f64);
+    Ok(Option::<Seconds>::deserialize(from)?.map(|seconds| seconds.0))
 }
 
 /// Everything that an answer and its score depend on: benchmark, data set and sample; model, its files and device;
@@ -227,6 +288,27 @@ pub(crate) mod tests {
             &Variant::new("full"),
             outcome.map(answer).map_err(String::from),
         )
+    }
+
+    #[test]
+    fn figures_that_cannot_be_are_refused() {
+        let whole = serde_json::to_value(row("1", Ok("yes"))).unwrap();
+        let read = |field: &str, value: f64| {
+            let mut changed = whole.clone();
+            changed[field] = value.into();
+            serde_json::from_value::<Row>(changed).map_err(|e| e.to_string())
+        };
+        for value in [7.0, -5.0, 1e308, -0.001] {
+            for field in ["score", "f1", "rouge1", "rouge_l"] {
+                let message = read(field, value).unwrap_err();
+                assert!(message.contains("where 0 to 1 can be"), "{message}");
+            }
+        }
+        for field in ["prompt_seconds", "decode_seconds"] {
+            assert!(read(field, -1.0).unwrap_err().contains("0 or more can be"));
+            assert!(read(field, 1.5).is_ok());
+        }
+        assert_eq!(read("score", 1.0).unwrap(), row("1", Ok("yes")));
     }
 
     #[test]

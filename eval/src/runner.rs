@@ -12,6 +12,7 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    thread,
     time::Instant,
 };
 
@@ -84,6 +85,9 @@ pub fn run(
         let (had, new): (Vec<_>, Vec<_>) = mine
             .map(|(_, sample)| sample)
             .partition(|sample| store.has(&key(sample, model, variant)));
+        for sample in &had {
+            store.renew(&key(sample, model, variant))?;
+        }
         summary.skipped += had.len();
         todo.push((variant, new));
     }
@@ -106,16 +110,23 @@ pub fn run(
             sum: Mutex::new((0.0, 0)),
         };
         let started = Instant::now();
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..backend.concurrency().clamp(1, samples.len()))
-                .map(|_| scope.spawn(|| group.work(&shared, options.stop)))
+        thread::scope(|scope| {
+            let wanted = backend.concurrency().clamp(1, samples.len());
+            // Where the system has no room for more threads, those that are there do all the work.
+            let workers: Vec<_> = (1..wanted)
+                .map_while(|_| {
+                    let worker = thread::Builder::new();
+                    let work = || group.work(&shared, options.stop);
+                    worker.spawn_scoped(scope, work).ok()
+                })
                 .collect();
+            let own = group.work(&shared, options.stop);
             let ends = workers.into_iter().map(|worker| {
                 worker.join().unwrap_or_else(|_| {
                     Err(Error::Backend("a worker panicked; report this".into()))
                 })
             });
-            ends.collect::<Result<Vec<_>, _>>()
+            ends.chain([own]).collect::<Result<Vec<_>, _>>()
         })?;
         let (score, count) = *group.sum.lock().unwrap_or_else(PoisonError::into_inner);
         progress.say(format!(
@@ -158,31 +169,40 @@ struct Group<'a> {
 }
 
 impl Group<'_> {
-    /// Takes one job after the other until none is left.
+    /// Takes one batch of jobs after the other until none is left.
     fn work(&self, shared: &Mutex<Shared>, stop: &AtomicBool) -> Result<(), Error> {
+        let batch = self.backend.batch().max(1);
         while !stop.load(Ordering::Relaxed) {
-            let Some(sample) = self.samples.get(self.next.fetch_add(1, Ordering::Relaxed)) else {
+            let first = self.next.fetch_add(batch, Ordering::Relaxed);
+            let Some(rest) = self.samples.get(first..).filter(|rest| !rest.is_empty()) else {
                 break;
             };
-            let job = Job {
-                prompt: &sample.prompt,
-                min_tokens: sample.min_tokens,
-                max_tokens: sample.max_tokens,
-                stop: &sample.stop,
-            };
-            let outcome = match self.backend.complete(&job) {
-                Ok(completion) => Ok(completion),
-                Err(Failure::Row(why)) => Err(why),
-                Err(Failure::Fatal(why)) => {
-                    // The other workers need not find out for themselves.
-                    self.next.store(self.samples.len(), Ordering::Relaxed);
-                    return Err(Error::Backend(why));
-                }
-            };
-            let row = Row::new(sample, self.model, self.variant, outcome);
-            let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            shared.store.add(&row, &sample.prompt.text)?;
-            self.count(&row, &mut shared.summary);
+            let samples = &rest[..batch.min(rest.len())];
+            let jobs: Vec<Job> = samples
+                .iter()
+                .map(|sample| Job {
+                    prompt: &sample.prompt,
+                    min_tokens: sample.min_tokens,
+                    max_tokens: sample.max_tokens,
+                    stop: &sample.stop,
+                })
+                .collect();
+            for (sample, outcome) in samples.iter().zip(self.backend.complete_all(&jobs)) {
+                let outcome = match outcome {
+                    Ok(completion) => Ok(completion),
+                    Err(Failure::Row(why)) => Err(why),
+                    Err(Failure::Stopped) => continue,
+                    Err(Failure::Fatal(why)) => {
+                        // The other workers need not find out for themselves.
+                        self.next.store(self.samples.len(), Ordering::Relaxed);
+                        return Err(Error::Backend(why));
+                    }
+                };
+                let row = Row::new(sample, self.model, self.variant, outcome);
+                let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                shared.store.add(&row, &sample.prompt.text)?;
+                self.count(&row, &mut shared.summary);
+            }
         }
         Ok(())
     }
@@ -225,6 +245,8 @@ mod tests {
     /// Answers with the prompt's last word; fails for prompts that say so.
     struct Parrot {
         workers: usize,
+        batch: usize,
+        calls: AtomicUsize,
         asked: AtomicUsize,
         stop: Option<&'static AtomicBool>,
     }
@@ -256,6 +278,16 @@ mod tests {
             }
         }
 
+        fn batch(&self) -> usize {
+            self.batch
+        }
+
+        fn complete_all(&self, jobs: &[Job]) -> Vec<Result<Completion, Failure>> {
+            assert!((1..=self.batch).contains(&jobs.len()));
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            jobs.iter().map(|job| self.complete(job)).collect()
+        }
+
         fn concurrency(&self) -> usize {
             self.workers
         }
@@ -264,6 +296,8 @@ mod tests {
     fn parrot(workers: usize) -> Parrot {
         Parrot {
             workers,
+            batch: 1,
+            calls: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
             stop: None,
         }
@@ -304,6 +338,24 @@ mod tests {
         }
         let rows = Results::read(dir.path()).unwrap().rows;
         assert_eq!(rows.iter().filter(|row| row.score == 1.0).count(), 2);
+    }
+
+    #[test]
+    fn batches_bring_the_rows_of_single_jobs() {
+        let (one, many) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let ids = ["yes", "fail", "no", "maybe", "fail"];
+        go(one.path(), &ids, &parrot(1), "1/1").unwrap();
+        let batches = Parrot {
+            batch: 2,
+            ..parrot(1)
+        };
+        let summary = go(many.path(), &ids, &batches, "1/1").unwrap();
+        assert_eq!((summary.done, summary.failed), (6, 4));
+        assert_eq!(batches.calls.into_inner(), 6, "2, 2 and 1 jobs, twice");
+        assert_eq!(
+            Results::read(one.path()).unwrap(),
+            Results::read(many.path()).unwrap()
+        );
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use crate::{
     Backend, Error, Row, Sample, Variant,
-    datasets::Target,
+    datasets::{ChatTemplate, Target},
     endpoint::{self, Endpoint, Key},
-    engine::{self, InProcess},
+    engine::{self, InProcess, Outline, Scores},
     grid::Grid,
     report,
     row::{self, Model},
@@ -12,11 +12,12 @@ use crate::{
     shard::Shard,
     store::{Heads, Results, Run, Store},
 };
-use headkv_files::{home::home, whole};
+use headkv_files::{home::home, terminal, whole};
 use std::{
+    num::{NonZeroU64, NonZeroUsize},
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// Where answers come from and rows go to.
@@ -25,6 +26,9 @@ pub struct Options {
     /// cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     pub device: String,
+    /// Prompts that are answered together; on a GPU they share every step, and more take more memory
+    #[arg(long, value_name = "N", default_value = "1", conflicts_with = "endpoint")]
+    pub batch: NonZeroUsize,
     /// The part of the prompts to run here, such as 1/4; `merge` joins the parts
     #[arg(long, value_name = "I/N", default_value = "1/1")]
     pub shard: String,
@@ -41,6 +45,14 @@ pub struct Options {
     /// Further tries after a failed request
     #[arg(long, value_name = "N", default_value_t = 4, requires = "endpoint")]
     pub retries: u32,
+    /// Seconds that a request to the server may take, from its first byte to its answer's last
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "600",
+        requires = "endpoint"
+    )]
+    pub timeout: NonZeroU64,
     /// Tokens that the server's model can read
     #[arg(
         long,
@@ -103,12 +115,12 @@ pub struct Session<'a> {
 }
 
 /// A model that can answer, and what it is asked.
-struct Ready {
+struct Ready<'a> {
     model: Model,
     variants: Vec<Variant>,
     samples: Vec<Sample>,
     heads: Vec<Heads>,
-    backend: Box<dyn Backend>,
+    backend: Box<dyn Backend + 'a>,
     /// What it took to make the samples.
     seconds: f64,
 }
@@ -121,13 +133,10 @@ impl Session<'_> {
     pub fn run(&self) -> Result<Outcome, Error> {
         let shard: Shard = self.options.shard.parse()?;
         let models = &self.grid.models;
+        self.grid.check()?;
         let mut outcome = Outcome::default();
-        for path in models {
-            self.variants(path)?;
-        }
-        // Only a loaded model tells whether score files and lengths fit it. The first one is loaded below anyway.
-        for path in models.iter().skip(1).take_while(|_| !self.stopped()) {
-            self.ready(path)?;
+        for path in models.iter().take_while(|_| !self.stopped()) {
+            self.check(path)?;
         }
         for path in models {
             // Loading a model can take minutes, which nobody wants to wait for after Ctrl-C.
@@ -144,33 +153,66 @@ impl Session<'_> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// The variants of a model, after everything that can be checked without loading it.
-    fn variants(&self, path: &Path) -> Result<Vec<Variant>, Error> {
+    /// Checks what can be checked of a model without its weights: each is loaded once only.
+    fn check(&self, path: &Path) -> Result<(), Error> {
         if self.options.endpoint.is_some() {
-            return Ok(vec![engine::label(&self.grid.methods)?]);
+            return engine::label(&self.grid.methods).map(|_| ());
         }
-        let methods = self.grid.methods.of_model(&engine::check_files(path)?);
+        let outline = Outline::read(path)?;
+        if self.grid.asks_for_chats() && !outline.chat {
+            return Err(Error::Option(format!(
+                "{} has no chat template; take --template plain, or --protocol paper",
+                outline.name
+            )));
+        }
+        let variants = self.variants(path, &outline.name)?;
+        outline.check(&variants, &Scores::read(&variants)?)?;
+        // The first model's prompts are made in a moment anyway, once it is loaded.
+        let (Some(file), Some(context)) = (&outline.tokenizer, outline.context) else {
+            return Ok(());
+        };
+        if self.grid.models.len() > 1 {
+            let tokenizer = headkv_haystack::tokenizer::read(file)?;
+            // The template itself is the runtime's: without it, a prompt is no longer than with it.
+            let bare = |text: &str| Ok(tokenizer.encode_fast(text, false)?.get_ids().to_vec());
+            let chat: &ChatTemplate = &bare;
+            self.grid.samples(&Target {
+                model: &outline.name,
+                tokenizer: &tokenizer,
+                chat: Some(chat),
+                context,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The variants of a model of that name.
+    fn variants(&self, path: &Path, name: &str) -> Result<Vec<Variant>, Error> {
+        let methods = self.grid.methods.of_model(name);
         engine::variants(&methods, path, &home().join("head_scores"))
     }
 
-    fn ready(&self, path: &Path) -> Result<Ready, Error> {
-        let variants = self.variants(path)?;
+    fn ready(&self, path: &Path) -> Result<Ready<'_>, Error> {
         match &self.options.endpoint {
-            Some(url) => self.endpoint(url, path, variants),
-            None => self.in_process(path, variants),
+            Some(url) => self.endpoint(url, path, vec![engine::label(&self.grid.methods)?]),
+            None => self.in_process(path),
         }
     }
 
-    fn in_process(&self, path: &Path, variants: Vec<Variant>) -> Result<Ready, Error> {
-        let backend = InProcess::load(path, &self.options.device)?;
+    fn in_process(&self, path: &Path) -> Result<Ready<'_>, Error> {
+        let backend = InProcess::load(path, &self.options.device, self.options.batch)?;
         let name = backend.engine().files().name();
+        let variants = self.variants(path, &name)?;
+        let scores = Scores::read(&variants)?;
         let mut heads = Vec::new();
         for variant in &variants {
+            let fit = || {
+                backend.configure(variant)?;
+                backend.heads(variant, &scores)
+            };
             // Of many models and score files, the message has to name the two that do not fit.
-            backend
-                .configure(variant)
-                .map_err(|e| Error::Backend(format!("{name}, {variant}: {e}")))?;
-            heads.extend(backend.heads(variant)?);
+            let fit = fit().map_err(|e| Error::Backend(format!("{name}, {variant}: {e}")));
+            heads.extend(fit?);
         }
         let engine = backend.engine();
         let digest = engine.files().identity();
@@ -196,7 +238,7 @@ impl Session<'_> {
         })
     }
 
-    fn endpoint(&self, url: &str, path: &Path, variants: Vec<Variant>) -> Result<Ready, Error> {
+    fn endpoint(&self, url: &str, path: &Path, variants: Vec<Variant>) -> Result<Ready<'_>, Error> {
         let file = path.join("tokenizer.json");
         let tokenizer = headkv_haystack::tokenizer::read(&file).map_err(|e| {
             Error::Option(format!(
@@ -222,6 +264,7 @@ impl Session<'_> {
             key: Key::from_environment()?,
             concurrency: self.options.concurrency,
             retries: self.options.retries,
+            timeout: Duration::from_secs(self.options.timeout.get()),
             ..endpoint::Options::new(url, &name)
         };
         let started = Instant::now();
@@ -232,7 +275,7 @@ impl Session<'_> {
             context: self.options.endpoint_context,
         })?;
         Ok(Ready {
-            backend: Box::new(Endpoint::new(settings)?),
+            backend: Box::new(Endpoint::new(settings)?.until(self.stop)),
             model: Model {
                 name,
                 digest: url.into(),
@@ -245,7 +288,7 @@ impl Session<'_> {
         })
     }
 
-    fn answer(&self, ready: Ready, shard: Shard, outcome: &mut Outcome) -> Result<(), Error> {
+    fn answer(&self, ready: Ready<'_>, shard: Shard, outcome: &mut Outcome) -> Result<(), Error> {
         let Ready {
             model,
             variants,
@@ -257,9 +300,13 @@ impl Session<'_> {
         let started = Instant::now();
         let mut store = Store::open(self.out)?;
         store.add_run(&self.provenance()?)?;
-        for heads in &heads {
-            store.add_heads(heads)?;
-        }
+        store.add_heads(&heads)?;
+        terminal::say(&format!(
+            "{}: {} configurations x {} prompts",
+            model.name,
+            variants.len(),
+            samples.len()
+        ));
         let options = runner::Options {
             shard,
             stop: self.stop,

@@ -57,6 +57,8 @@ pub struct Store {
     rows: Lines,
     prompts: Lines,
     done: HashSet<String>,
+    /// Answered rows by key whose data was edited since.
+    replaced: HashMap<String, Row>,
     known_prompts: HashSet<String>,
     _lock: Lock,
 }
@@ -76,14 +78,21 @@ impl Store {
         })?;
         let (rows, lines) = Lines::open::<Row>(&dir.join(ROWS))?;
         let (prompts, texts) = Lines::open::<PromptLine>(&dir.join(PROMPTS))?;
+        let (current, replaced) = latest(lines);
+        let answered = |row: &Row| row.error.is_none();
+        let keys = current.iter().chain(&replaced);
         Ok(Self {
             dir: dir.into(),
             rows,
             prompts,
-            done: latest(lines)
+            done: keys
+                .filter(|row| answered(row))
+                .map(|row| row.key.clone())
+                .collect(),
+            replaced: replaced
                 .into_iter()
-                .filter(|row| row.error.is_none())
-                .map(|row| row.key)
+                .filter(answered)
+                .map(|row| (row.key.clone(), row))
                 .collect(),
             known_prompts: texts.into_iter().map(|prompt| prompt.digest).collect(),
             _lock: lock,
@@ -93,6 +102,17 @@ impl Store {
     /// Whether there is an answer for that key.
     pub fn has(&self, key: &str) -> bool {
         self.done.contains(key)
+    }
+
+    /// Makes an answered row of earlier data current again: it was edited, and set back.
+    ///
+    /// # Errors
+    /// [`Error::Files`].
+    pub fn renew(&mut self, key: &str) -> Result<(), Error> {
+        match self.replaced.remove(key) {
+            Some(row) => Ok(self.rows.add(&row)?),
+            None => Ok(()),
+        }
     }
 
     /// Adds a row, and its prompt if it is new.
@@ -114,11 +134,11 @@ impl Store {
         Ok(())
     }
 
-    /// Remembers what each head keeps under a variant.
+    /// Remembers what each head keeps under some variants.
     ///
     /// # Errors
     /// [`Error::Files`], or a malformed line in the file.
-    pub fn add_heads(&self, heads: &Heads) -> Result<(), Error> {
+    pub fn add_heads(&self, heads: &[Heads]) -> Result<(), Error> {
         self.add_once(HEADS, heads)
     }
 
@@ -127,17 +147,22 @@ impl Store {
     /// # Errors
     /// [`Error::Files`], or a malformed line in the file.
     pub fn add_run(&self, run: &Run) -> Result<(), Error> {
-        self.add_once(RUNS, run)
+        self.add_once(RUNS, std::slice::from_ref(run))
     }
 
-    fn add_once<T: Serialize + DeserializeOwned + PartialEq>(
+    fn add_once<T: Serialize + DeserializeOwned>(
         &self,
         name: &str,
-        item: &T,
+        new: &[T],
     ) -> Result<(), Error> {
         let (mut lines, items) = Lines::open::<T>(&self.dir.join(name))?;
-        if !items.contains(item) {
-            lines.add(item)?;
+        // As the file has them: equal items are equal lines.
+        let line = |item: &T| serde_json::to_string(item).unwrap_or_default();
+        let mut known: HashSet<String> = items.iter().map(line).collect();
+        for item in new {
+            if known.insert(line(item)) {
+                lines.add(item)?;
+            }
         }
         Ok(())
     }
@@ -148,6 +173,8 @@ impl Store {
 pub struct Results {
     /// The last row of each key, sorted by key.
     pub rows: Vec<Row>,
+    /// Rows of needles, texts and data that were edited since; no table shows them.
+    pub replaced: Vec<Row>,
     /// Prompts by digest.
     pub prompts: HashMap<String, String>,
     /// What each head keeps.
@@ -157,6 +184,11 @@ pub struct Results {
 }
 
 impl Results {
+    /// Whether a folder holds results.
+    pub fn are_in(dir: &Path) -> bool {
+        dir.join(ROWS).is_file()
+    }
+
     /// Reads a folder, which may be in use.
     ///
     /// # Errors
@@ -169,8 +201,10 @@ impl Results {
                 format!("holds no {ROWS}; name the --out folder of a run"),
             ));
         }
+        let (rows, replaced) = latest(lines::read(&path)?);
         Ok(Self {
-            rows: latest(lines::read(&path)?),
+            rows,
+            replaced,
             prompts: lines::read::<PromptLine>(&dir.join(PROMPTS))?
                 .into_iter()
                 .map(|prompt| (prompt.digest, prompt.text))
@@ -189,9 +223,11 @@ impl Results {
             .map(|row| row.key.clone())
             .collect();
         let better = |row: &Row| row.error.is_none() || !answered.contains(&row.key);
-        let mut rows = std::mem::take(&mut self.rows);
+        let mut rows = std::mem::take(&mut self.replaced);
+        rows.append(&mut self.rows);
+        rows.extend(other.replaced);
         rows.extend(other.rows.into_iter().filter(better));
-        self.rows = latest(rows);
+        (self.rows, self.replaced) = latest(rows);
         self.prompts.extend(other.prompts);
         add_new(&mut self.heads, other.heads);
         add_new(&mut self.runs, other.runs);
@@ -214,7 +250,7 @@ impl Results {
             of.strip_prefix(name)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
         };
-        for row in &mut self.rows {
+        for row in self.rows.iter_mut().chain(&mut self.replaced) {
             if benchmarks.iter().any(|name| edition(&row.benchmark, name)) {
                 self.prompts.remove(&row.prompt);
                 row.answer = WITHHELD.into();
@@ -242,7 +278,9 @@ impl Results {
         write_lines(&dir.join(PROMPTS), &prompts)?;
         write_lines(&dir.join(HEADS), &self.heads)?;
         write_lines(&dir.join(RUNS), &self.runs)?;
-        write_lines(&dir.join(ROWS), &self.rows)?;
+        // What was replaced comes first, so that it is replaced when it is read again.
+        let rows: Vec<&Row> = self.replaced.iter().chain(&self.rows).collect();
+        write_lines(&dir.join(ROWS), &rows)?;
         Ok(())
     }
 }
@@ -255,10 +293,17 @@ fn add_new<T: PartialEq>(items: &mut Vec<T>, more: Vec<T>) {
     }
 }
 
-/// The last row of each key, sorted by key.
-fn latest(rows: Vec<Row>) -> Vec<Row> {
-    let by_key: BTreeMap<_, _> = rows.into_iter().map(|row| (row.key.clone(), row)).collect();
-    by_key.into_values().collect()
+/// The last row of each key, sorted by key: those of the prompt that its place had last, and the others.
+fn latest(rows: Vec<Row>) -> (Vec<Row>, Vec<Row>) {
+    let mut prompts = HashMap::new();
+    let mut by_key = BTreeMap::new();
+    for row in rows {
+        prompts.insert(row.place(), row.prompt.clone());
+        by_key.insert(row.key.clone(), row);
+    }
+    by_key
+        .into_values()
+        .partition(|row| prompts.get(&row.place()) == Some(&row.prompt))
 }
 
 #[cfg(test)]
@@ -304,6 +349,34 @@ mod tests {
             message.contains("rows.jsonl, line 1: ") && message.contains("delete this line"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn rows_of_edited_data_are_kept_but_not_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = row("1", Ok("yes"));
+        let edited = Row {
+            key: "another".into(),
+            prompt: "another".into(),
+            ..row("1", Ok("no"))
+        };
+        let mut store = Store::open(dir.path()).unwrap();
+        store.add(&before, "p").unwrap();
+        store.add(&edited, "q").unwrap();
+        drop(store);
+        let shown = || Results::read(dir.path()).unwrap().rows;
+        assert_eq!(shown(), [edited.clone()]);
+        // Set back: the old answer still stands, and counts again.
+        let mut store = Store::open(dir.path()).unwrap();
+        assert!(store.has(&before.key));
+        store.renew(&before.key).unwrap();
+        drop(store);
+        assert_eq!(shown(), [before.clone()]);
+        // A merge keeps both.
+        let merged = tempfile::tempdir().unwrap();
+        Results::read(dir.path()).unwrap().write(merged.path()).unwrap();
+        let results = Results::read(merged.path()).unwrap();
+        assert_eq!((results.rows, results.replaced), (vec![before], vec![edited]));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Tables for the terminal and for Markdown, which are the same.
 
+use headkv_files::terminal;
+
 /// A byte count in binary units.
 pub fn bytes(count: f64) -> String {
     match count {
@@ -9,8 +11,14 @@ pub fn bytes(count: f64) -> String {
     }
 }
 
-/// A Markdown table with aligned columns; all but the first are figures.
+/// A Markdown table with aligned columns; all but the first are figures. No cell breaks it.
 pub fn markdown(header: &[String], lines: &[Vec<String>]) -> String {
+    let cell = |text: &String| terminal::one_line(text).replace('|', "\\|");
+    let header: &[String] = &header.iter().map(cell).collect::<Vec<_>>();
+    let lines: &[Vec<String>] = &lines
+        .iter()
+        .map(|line| line.iter().map(cell).collect())
+        .collect::<Vec<_>>();
     let width = |column: usize| {
         let cells = lines
             .iter()
@@ -42,4 +50,19 @@ pub fn markdown(header: &[String], lines: &[Vec<String>]) -> String {
     text.push_str(&format!("| {} |\n", rule.collect::<Vec<_>>().join(" | ")));
     text.extend(lines.iter().map(|cells| line(cells)));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cell_breaks_a_table() {
+        let table = markdown(
+            &["method".into(), "a|b".into()],
+            &[vec!["x\ny\u{1b}[2J".into(), "1".into()]],
+        );
+        assert_eq!(table.lines().count(), 3);
+        assert!(table.contains("a\\|b") && table.contains("| x y\\u{1b}[2J |"), "{table}");
+    }
 }

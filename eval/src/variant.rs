@@ -1,5 +1,6 @@
 //! One cell of the grid: a compression method and its parameters.
 
+use crate::grid::{Parameters, parameters};
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf};
 
@@ -16,9 +17,13 @@ pub struct Variant {
     pub scores: Option<PathBuf>,
     /// SHA-256 over the score file, in hexadecimal.
     pub scores_digest: Option<String>,
-    /// Further parameters that differ from their defaults, as `key=value`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub settings: Vec<String>,
+    /// Further parameters that were given.
+    #[serde(
+        default,
+        skip_serializing_if = "Parameters::are_default",
+        deserialize_with = "parameters::read"
+    )]
+    pub settings: Parameters,
 }
 
 impl Variant {
@@ -48,6 +53,15 @@ impl Variant {
         anywhere(self) == anywhere(other)
     }
 
+    /// A text that those, and only those, have in common that are [`Variant::same`].
+    pub(crate) fn identity(&self) -> String {
+        match (&self.scores_digest, &self.scores) {
+            (Some(digest), _) => format!("{self} of {digest}"),
+            (None, Some(file)) => format!("{self} from {}", file.display()),
+            (None, None) => self.to_string(),
+        }
+    }
+
     /// The score file's name without folder and ending.
     pub fn scores_name(&self) -> Option<String> {
         let stem = self.scores.as_deref()?.file_stem()?;
@@ -65,7 +79,7 @@ impl fmt::Display for Variant {
         if let Some(beta) = self.beta {
             write!(f, " beta {beta}")?;
         }
-        for setting in &self.settings {
+        for setting in self.settings.settings() {
             write!(f, " {setting}")?;
         }
         Ok(())

@@ -86,7 +86,7 @@ fn data() -> tempfile::TempDir {
         format!(
             "models = ['{tiny}']\n\
              [methods]\nmethod = ['full', 'snapkv']\ncapacity = [16]\n\
-             [needle]\nlengths = [300]\ndepths = [0, 100]\n\
+             [needle]\nneedles = 'san-francisco'\nlengths = [300]\ndepths = [0, 100]\n\
              [longbench]\ndata = 'longbench'\nlimit = 2\n\
              [babilong]\ndata = 'babilong'\ntasks = ['qa1']\nlengths = ['0k']\nlimit = 2\n\
              [ruler]\ntasks = ['multi-key']\nlengths = [300]\nsamples = 2\n"
@@ -98,7 +98,8 @@ fn data() -> tempfile::TempDir {
 #[test]
 fn a_small_run_brings_a_table_a_report_and_rows() {
     let dir = tempfile::tempdir().unwrap();
-    let output = command(&["needle", "--lengths", "300", "--depths", "0,50,100"])
+    let output = command(&["needle", "--needles", "san-francisco"])
+        .args(["--lengths", "300", "--depths", "0,50,100"])
         .args(METHODS)
         .current_dir(&dir)
         .output()
@@ -137,8 +138,9 @@ fn a_small_run_brings_a_table_a_report_and_rows() {
         assert!(row["method"] != "full" || f1 == 1.0, "{row}");
     }
     let page = fs::read_to_string(out.join("report.html")).unwrap();
-    // A heatmap of each variant, and what the heads of one of them keep.
-    assert_eq!(page.matches("<svg").count(), 2 + 1);
+    // The scores against the kept cache, a heatmap of each variant; all heads of snapkv keep as much, in a line.
+    assert_eq!(page.matches("<svg").count(), 1 + 2);
+    assert!(page.contains("snapkv@16: 16 tokens of every head"));
     page::assert_self_contained(&page);
 }
 
@@ -239,7 +241,8 @@ fn a_grid_is_run_in_shards_merged_rerun_and_reported() {
 #[test]
 fn ctrl_c_ends_with_a_summary_and_the_same_command_goes_on() {
     let dir = tempfile::tempdir().unwrap();
-    let mut args = vec!["needle", "--lengths=600", "--depths=0,20,40,60,80,100"];
+    let mut args = vec!["needle", "--needles=san-francisco"];
+    args.extend(["--lengths=600", "--depths=0,20,40,60,80,100"]);
     args.extend(METHODS);
     args.extend(["--out", dir.path().to_str().unwrap()]);
     let child = command(&args)

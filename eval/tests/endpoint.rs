@@ -80,6 +80,7 @@ fn ok() -> &'static str {
 fn ask(url: &str, out: &Path, more: &[&str], environment: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_headkv-eval"))
         .args(["needle", "--lengths", "300", "--depths", "0,100"])
+        .args(["--needles", "san-francisco"])
         .args(["--endpoint", url, "--out", out.to_str().unwrap()])
         .args(more)
         .env_remove("HEADKV_API_KEY")
@@ -125,7 +126,7 @@ fn https_and_a_key_that_stays_secret() {
         assert!(!text.contains("sk-very-secret"), "{text}");
     }
     let untrusted = ask(&url, &dir.path().join("x"), &["--retries", "0"], &[]);
-    assert_eq!(code(&untrusted), Some(1), "its certificate is unknown");
+    assert_eq!(code(&untrusted), Some(2), "its certificate is unknown");
 }
 
 #[test]
@@ -155,7 +156,7 @@ fn flags_label_the_rows_of_a_server() {
             r#"["endpoint",null,null,null]"#,
             r#"["snapkv",64,null,null]"#,
             r#"["headkv",64,2.0,null]"#,
-            r#"["theirs",64,null,["window=16"]]"#,
+            r#"["theirs",64,null,{"window":16}]"#,
         ]
     );
     let two = ["--method", "snapkv", "--capacity", "64,128"];

@@ -45,6 +45,7 @@ fn a_parameter_is_judged_with_the_capacity_that_it_runs_with() {
     let out = dir.path().join("out");
     let needle = |flags: &[&str]| {
         let mut args = vec!["needle", "--lengths", "400", "--depths", "50"];
+        args.extend(["--needles", "san-francisco"]);
         args.extend(["--method", "snapkv", "--out", out.to_str().unwrap()]);
         args.extend(flags);
         run(&args)
@@ -83,7 +84,7 @@ fn a_parameter_is_judged_with_the_capacity_that_it_runs_with() {
     assert_eq!(row["capacity"], 256);
     assert_eq!(
         row["settings"],
-        serde_json::json!(["window=128", "pooling=average"])
+        serde_json::json!({"window": 128, "pooling": "average"})
     );
     // 8 layers x 4 KV heads x (256 kept and a block of 32 generated) x keys and values of 32 elements.
     assert_eq!(row["kv_bytes"], 8 * 4 * (256 + 32) * 2 * 32 * 4);

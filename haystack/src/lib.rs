@@ -20,6 +20,7 @@
 pub mod answer;
 mod error;
 pub mod haystack;
+pub mod held_out;
 pub mod insert;
 pub mod needle;
 pub mod pattern;

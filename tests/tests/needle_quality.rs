@@ -9,6 +9,8 @@ fn headkv_finds_the_needle_where_snapkv_loses_it() {
     let args = [
         "headkv-eval",
         "needle",
+        "--needles",
+        "san-francisco",
         "--model",
         model.to_str().unwrap(),
         "--method",

@@ -17,6 +17,8 @@ fn a_registered_method_runs_by_name() {
     let args = [
         "headkv-eval",
         "needle",
+        "--needles",
+        "san-francisco",
         "--model",
         model.to_str().unwrap(),
         "--method",

@@ -2,6 +2,7 @@
 
 use headkv_eval::{
     Completion, Row, Sample, Variant,
+    grid::Parameters,
     report::{self, Options},
     row::Model,
     sample::{Prompt, Scoring},
@@ -56,34 +57,33 @@ fn results() -> Results {
         ..Variant::new("headkv").capacity(capacity)
     };
     let wide = |capacity| Variant {
-        settings: vec!["window=4".into()],
+        settings: Parameters {
+            window: Some(4),
+            ..Parameters::default()
+        },
         ..Variant::new("snapkv").capacity(capacity)
     };
     let variants = [
-        (Variant::new("full"), 40_000, 9),
-        (Variant::new("snapkv").capacity(16), 400, 2),
-        (Variant::new("snapkv").capacity(32), 800, 4),
-        (wide(16), 400, 1),
-        (wide(32), 800, 2),
-        (headkv(16, 1.2, "good"), 400, 5),
-        (headkv(16, 2.0, "good"), 400, 6),
-        (headkv(32, 1.2, "good"), 800, 6),
-        (headkv(16, 1.2, "poor"), 400, 3),
-        (headkv(32, 1.2, "poor"), 800, 4),
+        (Variant::new("full"), 40_000, 19),
+        (Variant::new("snapkv").capacity(16), 400, 4),
+        (Variant::new("snapkv").capacity(32), 800, 8),
+        (wide(16), 400, 2),
+        (wide(32), 800, 4),
+        (headkv(16, 1.2, "good"), 400, 6),
+        (headkv(16, 2.0, "good"), 400, 11),
+        (headkv(32, 1.2, "good"), 800, 12),
+        (headkv(16, 1.2, "poor"), 400, 5),
+        (headkv(32, 1.2, "poor"), 800, 8),
     ];
     for (variant, kv_bytes, right) in variants {
-        let cells = [
-            (1000, 0.0),
-            (1000, 50.0),
-            (1000, 100.0),
-            (2000, 0.0),
-            (2000, 50.0),
-            (2000, 100.0),
-        ];
-        for (at, (length, depth)) in cells.into_iter().enumerate() {
+        let depths = [0.0, 20.0, 40.0, 60.0, 80.0, 100.0];
+        let cells = [1000, 2000]
+            .into_iter()
+            .flat_map(|length| depths.map(|depth| (length, depth)));
+        for (at, (length, depth)) in cells.enumerate() {
             let sample = sample(length, depth);
             let outcome = match at {
-                5 if variant.method == "snapkv" => Err("the engine & its <fault>".into()),
+                11 if variant.method == "snapkv" => Err("the engine & its <fault>".into()),
                 at => Ok(Completion {
                     text: if at < right {
                         "eat a sandwich"
@@ -95,7 +95,8 @@ fn results() -> Results {
                     tokens: 5,
                     prompt_seconds: Some(0.5),
                     decode_seconds: 0.02,
-                    kv_bytes: Some(kv_bytes),
+                    kv_bytes: Some(kv_bytes + 100),
+                    kept_bytes: Some(kv_bytes),
                 }),
             };
             results
@@ -200,11 +201,14 @@ fn failures_can_be_counted_and_seen() {
 fn the_page_shows_everything_and_needs_nothing_else() {
     let results = results();
     let page = report::html(&results, &Options::default()).unwrap();
-    // A heatmap for each variant, two kinds of curves, three maps of heads.
-    assert_eq!(page.matches("<svg").count(), 10 + 2 + 3);
+    // A heatmap for each variant, three kinds of curves, two maps of heads; snapkv's is a line.
+    assert_eq!(page.matches("<svg").count(), 10 + 3 + 2);
     for shown in [
         "headkv@16 beta 1.2 good",
         "tiny, headkv@16 beta 1.2, scores poor",
+        "tiny, snapkv@16: 16 tokens of every head",
+        // It opens with what it shows.
+        "<p class=\"lead\">On needle · tiny, headkv@16 beta 2 keeps 1.0 % of full attention&#x27;s cache",
         "the engine &amp; its &lt;fault&gt;",
         "&lt;b&gt;context",
         "<mark>eat a sandwich</mark>",

@@ -1,7 +1,7 @@
 //! Data sets as the Python package `datasets` saves them: a folder with state.json and Arrow stream files.
 
 use super::place::Place;
-use crate::Error;
+use crate::{Error, guard};
 use arrow::{
     array::{Array, AsArray},
     datatypes::DataType,
@@ -9,7 +9,12 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use serde::Deserialize;
-use std::{fs, fs::File, io::BufReader, path::Path};
+use headkv_files::read as files;
+use std::{
+    fs::File,
+    io::{self, BufReader, Read},
+    path::Path,
+};
 
 #[derive(Deserialize)]
 struct State {
@@ -32,40 +37,132 @@ pub fn read<const N: usize>(
     limit: usize,
 ) -> Result<Vec<(Place, [String; N])>, Error> {
     let state = dir.join("state.json");
-    let text = fs::read_to_string(&state).map_err(Error::read(&state))?;
+    let text = files::text(&state)?;
     let state: State = serde_json::from_str(&text)
         .map_err(|e| Error::file(&state, format!("malformed JSON: {e}")))?;
     let mut rows = Vec::new();
     for DataFile { filename } in &state.files {
-        let path = dir.join(filename);
-        let damaged = |e: arrow::error::ArrowError| {
-            Error::file(
-                &path,
-                format!("not a whole Arrow stream ({e}); save it again"),
-            )
-        };
-        let file = File::open(&path).map_err(Error::read(&path))?;
-        let mut line = 0;
-        for batch in StreamReader::try_new(BufReader::new(file), None).map_err(damaged)? {
-            let batch = batch.map_err(damaged)?;
-            for at in 0..batch.num_rows() {
-                if rows.len() == limit {
-                    return Ok(rows);
-                }
-                line += 1;
-                let place = Place::new(&path, line);
-                let mut row = [const { String::new() }; N];
-                for (value, column) in row.iter_mut().zip(columns) {
-                    *value = text_at(&batch, column, at).map_err(|why| place.error(why))?;
-                }
-                rows.push((place, row));
-            }
+        if rows.len() >= limit {
+            break;
         }
+        let path = dir.join(filename);
+        let whole = files::regular(&path).and_then(|_| messages_fit(File::open(&path)?));
+        if let Err(why) = whole {
+            return Err(match why.kind() {
+                io::ErrorKind::InvalidData => damaged(&path, &why),
+                _ => Error::read(&path)(why),
+            });
+        }
+        // The reader takes a file for what it says, and panics where that cannot be.
+        let room = limit - rows.len();
+        let found = guard::quietly(|| batches(&path, columns, room));
+        rows.extend(found.map_err(|why| damaged(&path, &why))??);
     }
     if rows.is_empty() {
         return Err(Error::file(dir, "holds no rows; save it again"));
     }
     Ok(rows)
+}
+
+fn damaged(path: &Path, why: &dyn std::fmt::Display) -> Error {
+    let why = headkv_files::terminal::one_line(&why.to_string());
+    Error::file(path, format!("not a whole Arrow stream ({why}); save it again"))
+}
+
+fn batches<const N: usize>(
+    path: &Path,
+    columns: [&str; N],
+    limit: usize,
+) -> Result<Vec<(Place, [String; N])>, Error> {
+    let file = File::open(path).map_err(Error::read(path))?;
+    let reader = StreamReader::try_new(BufReader::new(file), None);
+    let mut rows = Vec::new();
+    for batch in reader.map_err(|e| damaged(path, &e))? {
+        let batch = batch.map_err(|e| damaged(path, &e))?;
+        for at in 0..batch.num_rows() {
+            if rows.len() == limit {
+                return Ok(rows);
+            }
+            let place = Place::new(path, rows.len() + 1);
+            let mut row = [const { String::new() }; N];
+            for (value, column) in row.iter_mut().zip(columns) {
+                *value = text_at(&batch, column, at).map_err(|why| place.error(why))?;
+            }
+            rows.push((place, row));
+        }
+    }
+    Ok(rows)
+}
+
+/// Checks that every message's header and body lie inside the file, before a reader takes memory for them.
+fn messages_fit(file: File) -> io::Result<()> {
+    let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+    let mut left = file.metadata()?.len();
+    let mut file = BufReader::new(file);
+    let word = |left: &mut u64, file: &mut BufReader<File>| -> io::Result<Option<u32>> {
+        let mut bytes = [0; 4];
+        if *left < 4 {
+            return Ok(None);
+        }
+        file.read_exact(&mut bytes)?;
+        *left -= 4;
+        Ok(Some(u32::from_le_bytes(bytes)))
+    };
+    loop {
+        let length = match word(&mut left, &mut file)? {
+            Some(CONTINUES) => word(&mut left, &mut file)?,
+            other => other,
+        };
+        let length = match length {
+            None | Some(0) => return Ok(()),
+            Some(length) => u64::from(length),
+        };
+        if length > left {
+            return Err(wrong(format!("a header of {length} bytes where {left} are left")));
+        }
+        let mut header = vec![0; length as usize];
+        file.read_exact(&mut header)?;
+        left -= length;
+        let message = arrow::ipc::root_as_message(&header).map_err(|e| wrong(e.to_string()))?;
+        let body = u64::try_from(message.bodyLength()).unwrap_or(u64::MAX);
+        if body > left {
+            return Err(wrong(format!("a body of {body} bytes where {left} are left")));
+        }
+        if let Some(batch) = message.header_as_record_batch() {
+            rows_fit(&batch, body).map_err(wrong)?;
+        }
+        let dictionary = message.header_as_dictionary_batch();
+        if let Some(batch) = dictionary.and_then(|dictionary| dictionary.data()) {
+            rows_fit(&batch, body).map_err(wrong)?;
+        }
+        file.seek_relative(body as i64)?;
+        left -= body;
+    }
+}
+
+/// What a message begins with, before its header's length.
+const CONTINUES: u32 = u32::MAX;
+
+/// Checks a batch's counts and places against the bytes that it has.
+fn rows_fit(batch: &arrow::ipc::RecordBatch, body: u64) -> Result<(), String> {
+    if batch.compression().is_some() {
+        return Err("it is compressed, which is not read here".into());
+    }
+    // Every text of a row has an offset of four bytes or more.
+    let most = body / 4;
+    let count = |rows: i64| u64::try_from(rows).is_ok_and(|rows| rows <= most);
+    let nodes = batch.nodes().into_iter().flatten();
+    if !count(batch.length()) || !nodes.clone().all(|node| count(node.length())) {
+        return Err(format!("more rows than {body} bytes can hold"));
+    }
+    for buffer in batch.buffers().into_iter().flatten() {
+        let end = buffer.offset().checked_add(buffer.length());
+        let end = end.and_then(|end| u64::try_from(end).ok());
+        if buffer.offset() < 0 || buffer.length() < 0 || end.is_none_or(|end| end > body) {
+            return Err("a column that ends behind its batch".into());
+        }
+    }
+    Ok(())
 }
 
 fn text_at(batch: &RecordBatch, column: &str, at: usize) -> Result<String, String> {
@@ -85,6 +182,7 @@ fn text_at(batch: &RecordBatch, column: &str, at: usize) -> Result<String, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use arrow::{
         array::StringArray,
         datatypes::{Field, Schema},
@@ -138,5 +236,86 @@ mod tests {
             let message = read(dir.path(), ["a"], 9).unwrap_err().to_string();
             assert!(message.ends_with("holds no rows; save it again"));
         }
+    }
+}
+
+#[cfg(test)]
+mod damage {
+    use super::*;
+    use arrow::{
+        array::StringArray,
+        datatypes::{Field, Schema},
+        ipc::writer::StreamWriter,
+    };
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+    use std::{fs, sync::Arc};
+
+    const COLUMNS: [&str; 3] = ["input", "question", "target"];
+
+    fn whole() -> Vec<u8> {
+        let fields = COLUMNS.map(|name| Field::new(name, DataType::Utf8, true));
+        let schema = Arc::new(Schema::new(fields.to_vec()));
+        let mut writer = StreamWriter::try_new(Vec::new(), &schema).unwrap();
+        for batch in 0..2 {
+            let column = |name: &str| {
+                let texts = (0..5).map(|at| (at != 3).then(|| format!("{name} {batch}.{at}")));
+                Arc::new(StringArray::from_iter(texts)) as Arc<dyn Array>
+            };
+            let columns = COLUMNS.map(column).to_vec();
+            let batch = RecordBatch::try_new(schema.clone(), columns).unwrap();
+            writer.write(&batch).unwrap();
+        }
+        writer.into_inner().unwrap()
+    }
+
+    /// A few bytes changed, lost or repeated.
+    fn damaged(original: &[u8], seed: u64) -> Vec<u8> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut bytes = original.to_vec();
+        for _ in 0..rng.random_range(1..=4) {
+            let at = rng.random_range(0..bytes.len());
+            let end = (at + rng.random_range(1..=16)).min(bytes.len());
+            match rng.random_range(0..6) {
+                0 => bytes.truncate(at.max(1)),
+                1 if end - at < bytes.len() => drop(bytes.drain(at..end)),
+                2 => {
+                    let extremes = [0, 1, u64::MAX, u64::MAX / 2, 1 << 31, 1 << 40, 1 << 62];
+                    let value = extremes[rng.random_range(0..extremes.len())].to_le_bytes();
+                    let end = (at + 8).min(bytes.len());
+                    bytes[at..end].copy_from_slice(&value[..end - at]);
+                }
+                3 => bytes[at] ^= 1 << rng.random_range(0..8),
+                _ => bytes[at] = rng.random(),
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_thousand_damages_are_errors_or_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = r#"{"_data_files": [{"filename": "0.arrow"}]}"#;
+        fs::write(dir.path().join("state.json"), state).unwrap();
+        let file = dir.path().join("0.arrow");
+        let original = whole();
+        fs::write(&file, &original).unwrap();
+        let read = || read(dir.path(), COLUMNS, usize::MAX);
+        let message = read().unwrap_err().to_string();
+        assert!(message.contains("line 4: field `input` is null"), "{message}");
+        let mut refused = 0;
+        for seed in 0..1000 {
+            fs::write(&file, damaged(&original, seed)).unwrap();
+            match read() {
+                // No more rows can come out than there is room for.
+                Ok(rows) => assert!(rows.len() <= original.len() / 4),
+                Err(error) => {
+                    let message = error.to_string();
+                    assert!(!message.contains('\n'), "damage {seed}: {message}");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(refused > 300, "only {refused} refused");
     }
 }

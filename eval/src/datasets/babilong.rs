@@ -69,7 +69,7 @@ pub fn samples(options: &Options, target: &Target) -> Result<Vec<Sample>, Error>
         return Err(Error::Option(suggest::unknown("task", name, TASKS)));
     }
     let path = options.data.join("prompts.json");
-    let text = fs::read_to_string(&path).map_err(Error::read(&path))?;
+    let text = headkv_files::read::text(&path)?;
     let prompts: HashMap<String, PromptParts> =
         serde_json::from_str(&text).map_err(|e| Error::file(&path, format!("malformed: {e}")))?;
     let original = original_limit(target.model);

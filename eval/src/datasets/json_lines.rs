@@ -3,7 +3,7 @@
 use super::place::Place;
 use crate::Error;
 use serde_json::{Map, Value};
-use std::{fs, path::Path};
+use std::path::Path;
 
 /// One line.
 pub struct Record {
@@ -17,7 +17,7 @@ pub struct Record {
 /// # Errors
 /// A file that cannot be read or holds no record, and malformed lines.
 pub fn read(path: &Path, limit: usize) -> Result<Vec<Record>, Error> {
-    let text = fs::read_to_string(path).map_err(Error::read(path))?;
+    let text = headkv_files::read::text(path)?;
     let mut filled = text
         .lines()
         .enumerate()

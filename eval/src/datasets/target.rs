@@ -32,6 +32,16 @@ impl Target<'_> {
         chat: bool,
         answer: usize,
     ) -> Result<(), Error> {
+        let refuse = |question: usize| {
+            Err(Error::Option(format!(
+                "a context of {length} tokens, {question} of question and {answer} of answer do not fit the {} that {} \
+                 can read; lower --lengths",
+                self.context, self.model
+            )))
+        };
+        if length > self.context {
+            return refuse(0);
+        }
         let question = match self.chat {
             Some(template) if chat => template(question)?.len(),
             _ => {
@@ -42,11 +52,7 @@ impl Target<'_> {
         if length + question + answer <= self.context {
             return Ok(());
         }
-        Err(Error::Option(format!(
-            "a context of {length} tokens, {question} of question and {answer} of answer do not fit the {} that {} can \
-             read; lower --lengths",
-            self.context, self.model
-        )))
+        refuse(question)
     }
 }
 

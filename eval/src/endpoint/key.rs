@@ -38,6 +38,11 @@ impl Key {
         }
     }
 
+    /// A text without the key, should it hold it.
+    pub(super) fn hide(&self, text: &str) -> String {
+        text.replace(&self.0, "(key)")
+    }
+
     /// The header's value.
     pub(super) fn bearer(&self) -> String {
         format!("Bearer {}", self.0)
@@ -65,6 +70,7 @@ mod tests {
         let key = Key::new("sk-123\n").unwrap();
         assert_eq!(key.bearer(), "Bearer sk-123");
         assert!(!format!("{key:?}").contains("123"));
+        assert_eq!(key.hide("Bearer sk-123!"), "Bearer (key)!");
         for wrong in ["", "a b", "a\r\nHost: x", "ключ"] {
             let message = Key::new(wrong).unwrap_err().to_string();
             assert!(message.contains(VARIABLE) && !message.contains("Host"));

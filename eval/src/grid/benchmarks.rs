@@ -16,18 +16,23 @@ pub struct Needle {
     /// A text file or a folder of .txt files [default: generated text]
     #[arg(long, value_name = "DIR|FILE")]
     pub haystack: Option<PathBuf>,
-    /// Seed of the generated text
+    /// Seed of the generated text and of the needles that are drawn
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// san-francisco, two-hops, or a file with one JSON object a line: needle, question, real_needle, answer
-    #[arg(long, value_name = "FILE.jsonl", default_value = "san-francisco")]
+    /// Families of which needles are drawn: held-out (all of them, in no score file's examples), or words, digits,
+    /// statements, keys, hops; fixed ones: san-francisco, two-hops, or a file with one JSON object a line: needle,
+    /// question, real_needle, answer
+    #[arg(long, value_name = "NAME|FILE.jsonl", default_value = "held-out")]
     pub needles: String,
+    /// Needles drawn of each family, each at the next of the depths; fixed ones stand at every depth
+    #[arg(long, value_name = "N", default_value_t = 12)]
+    pub draws: usize,
     /// Tokens of context with the needle; the question is not counted
     #[arg(
         long,
         value_delimiter = ',',
         value_name = "TOKENS",
-        default_value = "1000,2000,4000"
+        default_value = "2000"
     )]
     pub lengths: Vec<usize>,
     /// Where the needle stands, in percent
@@ -145,8 +150,10 @@ impl Needle {
             haystack: self.haystack.clone(),
             seed: self.seed,
             needles: self.needles.clone(),
-            lengths: self.lengths.clone(),
-            depths: self.depths.clone(),
+            draws: self.draws,
+            lengths: distinct(&self.lengths),
+            // Added to 0, a depth of -0 is 0.
+            depths: distinct(&self.depths.iter().map(|d| d + 0.0).collect::<Vec<_>>()),
             template: self.template.parse()?,
         })
     }
@@ -156,7 +163,7 @@ impl LongBench {
     pub(super) fn options(&self) -> Result<longbench::Options, Error> {
         Ok(longbench::Options {
             data: data(&self.data, "longbench")?,
-            datasets: self.datasets.clone(),
+            datasets: distinct(&self.datasets),
             limit: self.limit.unwrap_or(usize::MAX),
             protocol: self.protocol.parse::<Protocol>()?,
             max_input: self.max_input,
@@ -169,8 +176,8 @@ impl Babilong {
     pub(super) fn options(&self) -> Result<babilong::Options, Error> {
         Ok(babilong::Options {
             data: data(&self.data, "babilong")?,
-            tasks: self.tasks.clone(),
-            lengths: self.lengths.clone(),
+            tasks: distinct(&self.tasks),
+            lengths: distinct(&self.lengths),
             limit: self.limit.unwrap_or(usize::MAX),
             protocol: self.protocol.parse::<Protocol>()?,
             max_input: self.max_input,
@@ -181,12 +188,11 @@ impl Babilong {
 impl Ruler {
     pub(super) fn options(&self) -> Result<ruler::Options, Error> {
         Ok(ruler::Options {
-            tasks: self
-                .tasks
+            tasks: distinct(&self.tasks)
                 .iter()
                 .map(|task| task.parse())
                 .collect::<Result<_, _>>()?,
-            lengths: self.lengths.clone(),
+            lengths: distinct(&self.lengths),
             samples: self.samples,
             seed: self.seed,
             haystack: self.haystack.clone(),
@@ -195,10 +201,38 @@ impl Ruler {
     }
 }
 
+/// Each item once: what is asked for twice is one prompt.
+fn distinct<T: Clone + PartialEq>(items: &[T]) -> Vec<T> {
+    let mut found = Vec::new();
+    for item in items {
+        if !found.contains(item) {
+            found.push(item.clone());
+        }
+    }
+    found
+}
+
 fn data(path: &Option<PathBuf>, benchmark: &str) -> Result<PathBuf, Error> {
     path.clone().ok_or_else(|| {
         Error::Option(format!(
             "{benchmark} needs its data; name the folder with --data"
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_twice_is_asked_once() {
+        let needle = Needle {
+            depths: vec![50.0, -0.0, 50.0, 0.0],
+            lengths: vec![9, 9],
+            ..Needle::default()
+        };
+        let options = needle.options().unwrap();
+        assert_eq!((options.lengths, options.depths.len()), (vec![9], 2));
+        assert!(options.depths[1].is_sign_positive());
+    }
 }

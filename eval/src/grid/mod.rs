@@ -2,20 +2,20 @@
 
 mod benchmarks;
 mod methods;
-mod parameters;
+pub(crate) mod parameters;
 
 pub use benchmarks::{Babilong, LongBench, Needle, Ruler};
 pub use methods::Methods;
-pub use parameters::Parameters;
+pub use parameters::{Granularity, Parameters, Pooling, Reduce};
 
 use crate::{
     Error, Sample,
     datasets::{Target, babilong, longbench, needle, ruler},
 };
 use clap::Args;
+use headkv_haystack::Template;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs,
     path::{Path, PathBuf},
 };
 
@@ -47,7 +47,7 @@ impl Grid {
     /// # Errors
     /// A file that cannot be read, an unknown key or a value of the wrong type (the place is named).
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let text = fs::read_to_string(path).map_err(Error::read(path))?;
+        let text = headkv_files::read::text(path)?;
         let mut grid: Self =
             toml::from_str(&text).map_err(|e| Error::file(path, one_line(&e.to_string())))?;
         let folder = path.parent().unwrap_or(Path::new("."));
@@ -76,8 +76,54 @@ impl Grid {
         {
             *path = folder.join(&*path);
         }
+        if let Some(needle) = &mut grid.needle {
+            // A name of the project's own needles is no path.
+            if !needle::NAMES.contains(&needle.needles.as_str()) {
+                let file = folder.join(&needle.needles);
+                needle.needles = match file.to_str() {
+                    Some(file) => file.into(),
+                    None => return Err(Error::file(path, "lies in a folder that is not UTF-8")),
+                };
+            }
+        }
         grid.file = Some(text);
         Ok(grid)
+    }
+
+    /// Refuses a grid that has nothing to run.
+    ///
+    /// # Errors
+    /// [`Error::Option`] says what is missing.
+    pub fn check(&self) -> Result<(), Error> {
+        let missing = |what: &str| Err(Error::Option(format!("nothing to run: {what}")));
+        if self.models.is_empty() {
+            return missing("no model is named; name one in `models`");
+        }
+        if self.methods.method.is_empty() {
+            return missing("no method is named; leave the list out or fill it");
+        }
+        let benchmarks = [
+            self.needle.is_some(),
+            self.ruler.is_some(),
+            self.longbench.is_some(),
+            self.babilong.is_some(),
+        ];
+        if !benchmarks.contains(&true) {
+            return missing(
+                "no benchmark is named; add a table [needle], [ruler], [longbench] or [babilong]",
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether a prompt gets the model's own chat template.
+    pub fn asks_for_chats(&self) -> bool {
+        let template = |name: &str| name.parse::<Template>().is_ok_and(|t| t.is_chat());
+        let protocol = |name: &str| name == "chat";
+        self.needle.as_ref().is_some_and(|b| template(&b.template))
+            || self.ruler.as_ref().is_some_and(|b| template(&b.template))
+            || self.longbench.as_ref().is_some_and(|b| protocol(&b.protocol))
+            || self.babilong.as_ref().is_some_and(|b| protocol(&b.protocol))
     }
 
     /// The grid as a file would say it, with everything that it leaves to the defaults.
@@ -105,6 +151,12 @@ impl Grid {
         }
         if let Some(options) = &self.babilong {
             samples.extend(babilong::samples(&options.options()?, target)?);
+        }
+        if samples.is_empty() {
+            return Err(Error::Option(
+                "nothing to run: the benchmarks have no prompts; raise --samples, --draws or --limit, and fill empty lists"
+                    .into(),
+            ));
         }
         Ok(samples)
     }
@@ -135,6 +187,7 @@ fn one_line(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn read(text: &str) -> Result<Grid, Error> {
         let dir = tempfile::tempdir().unwrap();
@@ -159,7 +212,7 @@ mod tests {
         );
         assert_eq!(grid.needle, Some(Needle::default()));
         assert_eq!(grid.ruler, None);
-        assert_eq!(Needle::default().lengths, [1000, 2000, 4000]);
+        assert_eq!(Needle::default().lengths, [2000]);
         assert_eq!(grid.models, [PathBuf::from("m")]);
         let settings = grid.settings().unwrap();
         assert!(

@@ -1,6 +1,6 @@
 //! ROUGE-1 and ROUGE-L over stemmed words, as in the package `rouge_score` that the needle test uses.
 
-use super::{lcs::lcs, porter::stem};
+use super::{lcs, porter::stem};
 use headkv_haystack::answer::{f_measure, overlap};
 
 /// Precision, recall and their harmonic mean.
@@ -40,7 +40,7 @@ pub fn rouge1(prediction: &str, reference: &str) -> Rouge {
 pub fn rouge_l(prediction: &str, reference: &str) -> Rouge {
     let (predicted, expected) = (words(prediction), words(reference));
     Rouge::new(
-        lcs(&expected, &predicted).len(),
+        lcs::length(&expected, &predicted),
         predicted.len(),
         expected.len(),
     )

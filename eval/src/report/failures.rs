@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{Row, Variant, store::Results};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// An answer below this score is wrong, unless the metric has no right and wrong.
 const WRONG: f64 = 0.5;
@@ -98,8 +98,12 @@ fn of_dataset(
     let variants: Vec<&Variant> = by_variant(rows).into_iter().map(|(v, _)| v).collect();
     let names = names(&variants);
     let mut samples: BTreeMap<(&str, &str), Vec<(usize, &Row)>> = BTreeMap::new();
+    let places: HashMap<String, usize> = (0..)
+        .zip(&variants)
+        .map(|(at, variant)| (variant.identity(), at))
+        .collect();
     for row in rows {
-        let place = variants.iter().position(|v| v.same(&row.variant));
+        let place = places.get(&row.variant.identity()).copied();
         let sample = samples.entry((&row.prompt, &row.sample)).or_default();
         sample.push((place.unwrap_or(0), row));
     }

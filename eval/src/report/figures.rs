@@ -2,7 +2,7 @@
 
 use super::{
     names::names,
-    numbers::{Table, by_variant, table},
+    numbers::{Line, Table, by_variant, table},
     setup::groups,
 };
 use crate::{
@@ -10,15 +10,19 @@ use crate::{
     store::{Heads, Results},
 };
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 /// All pictures of a report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Figures {
     /// Those of each table.
     pub tables: Vec<TableFigures>,
-    /// What each head keeps, one map per model and variant.
+    /// What each head keeps, one map per model and variant, all on one scale.
     pub heads: Vec<Map>,
+    /// Variants that keep as much of every head, in a line each.
+    pub uniform: Vec<String>,
+    /// Maps that are left out, because a page of them would be too large.
+    pub left_out: usize,
 }
 
 /// The pictures that belong to one table.
@@ -26,6 +30,8 @@ pub struct Figures {
 pub struct TableFigures {
     /// The table's title.
     pub title: String,
+    /// Score against the part of full's cache that is kept.
+    pub pareto: Option<Curves>,
     /// Curves over capacity and over beta, where there are several of them.
     pub curves: Vec<Curves>,
     /// Depth against length, one map per variant of a needle test.
@@ -39,6 +45,8 @@ pub struct Curves {
     pub title: &'static str,
     /// The parameter.
     pub x: &'static str,
+    /// Whether it grows by factors, and is a percentage.
+    pub log: bool,
     /// The score of `full`, in percent.
     pub full: Option<f64>,
     /// One line for each set of the other parameters.
@@ -52,8 +60,21 @@ pub struct Series {
     pub name: String,
     /// The method, which has a colour of its own.
     pub method: String,
-    /// Parameter and average score in percent, by parameter.
-    pub points: Vec<(f64, f64)>,
+    /// By parameter.
+    pub points: Vec<Point>,
+}
+
+/// One variant in a chart.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Point {
+    /// The parameter.
+    pub x: f64,
+    /// The average score in percent.
+    pub y: f64,
+    /// The lower bound of its interval.
+    pub low: Option<f64>,
+    /// The upper one.
+    pub high: Option<f64>,
 }
 
 /// A heat map.
@@ -82,42 +103,112 @@ pub struct Cell {
     pub text: String,
 }
 
+/// The most cells of all maps of a kind: browsers get slow with more.
+const MOST_CELLS: usize = 20_000;
+
 /// The numbers behind all pictures.
 pub fn figures(results: &Results) -> Figures {
-    let of_table = |group: &super::setup::Group| {
+    let mut room = MOST_CELLS;
+    let mut of_table = |group: &super::setup::Group| {
         let table = table(group);
         TableFigures {
+            pareto: pareto(&table),
             curves: [by_capacity(&table), by_beta(&table)]
                 .into_iter()
                 .flatten()
                 .collect(),
             maps: if group.setup.benchmark == "needle" {
-                needle_maps(&group.rows)
+                let mut maps = needle_maps(&group.rows);
+                maps.retain(|map| fits(map, &mut room));
+                maps
             } else {
                 Vec::new()
             },
             title: table.title,
         }
     };
+    let tables = groups(&results.rows).iter().map(&mut of_table).collect();
+    let (same, uneven): (Vec<_>, Vec<_>) = results
+        .heads
+        .iter()
+        .partition(|heads| equal(heads).is_some());
+    let largest = uneven.iter().flat_map(|heads| &heads.capacities).flatten();
+    let largest = largest.copied().max().unwrap_or(0);
+    let mut room = MOST_CELLS;
+    let heads: Vec<Map> = uneven
+        .iter()
+        .filter(|heads| {
+            let layers = &heads.capacities;
+            let cells = layers.len() * layers.iter().map(Vec::len).max().unwrap_or(0);
+            take(cells, &mut room)
+        })
+        .filter_map(|heads| head_map(heads, largest))
+        .collect();
     Figures {
-        tables: groups(&results.rows).iter().map(of_table).collect(),
-        heads: results.heads.iter().filter_map(head_map).collect(),
+        tables,
+        left_out: uneven.len() - heads.len(),
+        heads,
+        uniform: same
+            .iter()
+            .filter_map(|heads| {
+                let tokens = equal(heads)?;
+                Some(format!("{}: {tokens} tokens of every head", head_name(heads)))
+            })
+            .collect(),
     }
 }
 
+fn fits(map: &Map, room: &mut usize) -> bool {
+    take(map.across.len() * map.down.len(), room)
+}
+
+/// Takes cells from the room that is left; false if they do not fit.
+fn take(cells: usize, room: &mut usize) -> bool {
+    let left = room.checked_sub(cells);
+    *room = left.unwrap_or(*room);
+    left.is_some()
+}
+
+/// What every head keeps, if all keep as much.
+fn equal(heads: &Heads) -> Option<usize> {
+    let mut all = heads.capacities.iter().flatten();
+    let first = *all.next()?;
+    all.all(|tokens| *tokens == first).then_some(first)
+}
+
+/// A picture of a single method shows nothing of how methods compare, but of several sizes it does.
+fn pareto(table: &Table) -> Option<Curves> {
+    let found = curves(
+        table,
+        "Score against the cache that is kept",
+        "% of full attention's cache, 95 % intervals",
+        |variant, line| {
+            variant.capacity.take()?;
+            line.kept_share
+        },
+    )?;
+    Some(Curves { log: true, ..found })
+}
+
 fn by_capacity(table: &Table) -> Option<Curves> {
-    curves(
+    let found = curves(
         table,
         "Score against capacity",
         "tokens kept per head",
-        |variant| Some(variant.capacity.take()? as f64),
-    )
+        |variant, _| Some(variant.capacity.take()? as f64),
+    );
+    found.filter(has_lines)
 }
 
 fn by_beta(table: &Table) -> Option<Curves> {
-    curves(table, "Score against beta", "beta", |variant| {
+    let found = curves(table, "Score against beta", "beta", |variant, _| {
         variant.beta.take()
-    })
+    });
+    found.filter(has_lines)
+}
+
+fn has_lines(curves: &Curves) -> bool {
+    curves.series.iter().any(|series| series.points.len() > 1)
 }
 
 /// Lines of the variants that are equal once `take` has taken the parameter out of them.
@@ -125,19 +216,28 @@ fn curves(
     table: &Table,
     title: &'static str,
     x: &'static str,
-    take: impl Fn(&mut Variant) -> Option<f64>,
+    take: impl Fn(&mut Variant, &Line) -> Option<f64>,
 ) -> Option<Curves> {
-    let mut found: Vec<(Variant, Vec<(f64, f64)>)> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut found: Vec<(Variant, Vec<Point>)> = Vec::new();
     for line in &table.lines {
         let mut rest = line.variant.clone();
-        let Some(at) = take(&mut rest) else { continue };
-        let point = (at, line.average);
-        match found.iter_mut().find(|(variant, _)| variant.same(&rest)) {
-            Some((_, points)) => points.push(point),
-            None => found.push((rest, vec![point])),
-        }
+        let Some(x) = take(&mut rest, line) else {
+            continue;
+        };
+        let at = *places.entry(rest.identity()).or_insert_with(|| {
+            found.push((rest, Vec::new()));
+            found.len() - 1
+        });
+        found[at].1.push(Point {
+            x,
+            y: line.average.mean,
+            low: line.average.low,
+            high: line.average.high,
+        });
     }
-    if found.iter().all(|(_, points)| points.len() < 2) {
+    // Beyond that no picture tells lines apart.
+    if found.is_empty() || found.len() > MOST_LINES {
         return None;
     }
     let names = names(&found.iter().map(|(variant, _)| variant).collect::<Vec<_>>());
@@ -145,7 +245,7 @@ fn curves(
         .into_iter()
         .zip(found)
         .map(|(name, (variant, mut points))| {
-            points.sort_by(|a, b| a.0.total_cmp(&b.0));
+            points.sort_by(|a, b| a.x.total_cmp(&b.x));
             Series {
                 name,
                 method: variant.method,
@@ -159,10 +259,14 @@ fn curves(
     Some(Curves {
         title,
         x,
-        full: full.map(|line| line.average),
+        log: false,
+        full: full.map(|line| line.average.mean),
         series: series.collect(),
     })
 }
+
+/// The most lines of a chart.
+const MOST_LINES: usize = 40;
 
 fn needle_maps(rows: &[&Row]) -> Vec<Map> {
     let lengths: BTreeSet<usize> = rows.iter().filter_map(|row| row.length).collect();
@@ -177,13 +281,17 @@ fn needle_maps(rows: &[&Row]) -> Vec<Map> {
             .collect::<Vec<_>>(),
     );
     let map = |(name, (_, rows)): (String, (&Variant, Vec<&Row>))| {
+        let mut scores: HashMap<(u64, usize), (f64, usize)> = HashMap::new();
+        for row in rows {
+            if let (Some(depth), Some(length)) = (row.depth, row.length) {
+                let cell = scores.entry((depth.to_bits(), length)).or_default();
+                *cell = (cell.0 + row.score, cell.1 + 1);
+            }
+        }
         let cell = |depth: f64, length: usize| {
-            let here = rows
-                .iter()
-                .filter(|row| row.depth == Some(depth) && row.length == Some(length));
-            let scores: Vec<f64> = here.map(|row| row.score).collect();
-            let mean = scores.iter().sum::<f64>() / scores.len() as f64;
-            (!scores.is_empty()).then(|| Cell {
+            let (sum, count) = scores.get(&(depth.to_bits(), length))?;
+            let mean = sum / *count as f64;
+            Some(Cell {
                 shade: mean,
                 text: format!("{:.0}", 100.0 * mean),
             })
@@ -203,24 +311,23 @@ fn needle_maps(rows: &[&Row]) -> Vec<Map> {
     names.into_iter().zip(variants).map(map).collect()
 }
 
-fn head_map(heads: &Heads) -> Option<Map> {
-    let kept = &heads.capacities;
-    let most = kept
-        .iter()
-        .flatten()
-        .copied()
-        .max()
-        .filter(|most| *most > 0)?;
-    let count = kept.iter().map(Vec::len).max()?;
-    // The square root tells small capacities apart: importance is very uneven.
-    let cell = |tokens: &usize| Cell {
-        shade: (*tokens as f64 / most as f64).sqrt(),
-        text: tokens.to_string(),
-    };
+fn head_name(heads: &Heads) -> String {
     let scores = heads.variant.scores_name();
     let scores = scores.map_or(String::new(), |name| format!(", scores {name}"));
+    format!("{}, {}{scores}", heads.model, heads.variant)
+}
+
+/// Shaded by the `largest` of all maps.
+fn head_map(heads: &Heads, largest: usize) -> Option<Map> {
+    let kept = &heads.capacities;
+    let count = kept.iter().map(Vec::len).max().filter(|_| largest > 0)?;
+    // The square root tells small capacities apart: importance is very uneven.
+    let cell = |tokens: &usize| Cell {
+        shade: (*tokens as f64 / largest as f64).sqrt(),
+        text: tokens.to_string(),
+    };
     Some(Map {
-        name: format!("{}, {}{scores}", heads.model, heads.variant),
+        name: head_name(heads),
         across_name: "layer",
         down_name: "head",
         across: (0..kept.len()).map(|layer| layer.to_string()).collect(),

@@ -6,9 +6,11 @@ use super::{
     failures::failures,
     figures::{Map, figures},
     heatmap::heatmap,
+    lead::lead,
     numbers::{Table, tables},
     palette::shades,
     provenance::provenance,
+    text::{UNEVEN, UNINFORMATIVE},
 };
 use crate::{Error, store::Results};
 use minijinja::{Environment, context, value::Value};
@@ -17,6 +19,7 @@ use serde::Serialize;
 #[derive(Serialize)]
 struct Section {
     table: Table,
+    pareto: Option<Picture>,
     curves: Vec<Picture>,
     maps: Vec<Picture>,
     /// The most KV bytes of any line, for the bars.
@@ -50,10 +53,16 @@ pub fn html(results: &Results, options: &Options) -> Result<String, Error> {
             .filter_map(|map| Picture::new(&map.name, heatmap(map)))
             .collect()
     };
-    let sections: Vec<Section> = tables(&results.rows)
+    let tables = tables(&results.rows);
+    let lead = lead(&tables);
+    let sections: Vec<Section> = tables
         .into_iter()
         .zip(&figures.tables)
         .map(|(table, figures)| Section {
+            pareto: figures
+                .pareto
+                .as_ref()
+                .and_then(|curves| Picture::new(curves.title, chart(curves))),
             curves: figures
                 .curves
                 .iter()
@@ -63,7 +72,7 @@ pub fn html(results: &Results, options: &Options) -> Result<String, Error> {
             most_bytes: table
                 .lines
                 .iter()
-                .filter_map(|line| line.kv_bytes)
+                .filter_map(|line| line.kept_bytes)
                 .fold(1.0, f64::max),
             table,
         })
@@ -85,6 +94,10 @@ pub fn html(results: &Results, options: &Options) -> Result<String, Error> {
         .and_then(|template| {
             template.render(context! {
                 sections, failed,
+                lead => lead.as_ref().map(|lead| &lead.sentence),
+                first => lead.as_ref().map(|lead| lead.table),
+                uneven => UNEVEN, uninformative => UNINFORMATIVE,
+                uniform => figures.uniform, left_out => figures.left_out,
                 shades => shades(),
                 prompts => results.rows.len(),
                 heads => maps(&figures.heads),

@@ -1,6 +1,7 @@
 //! Names of variants in tables and pictures.
 
 use crate::{Variant, row::short};
+use std::collections::HashMap;
 
 /// Each variant as it is displayed; those that differ in their score files only get the files' names, and where these
 /// are equal too, their digests.
@@ -8,9 +9,12 @@ pub fn names(variants: &[&Variant]) -> Vec<String> {
     let mut names: Vec<String> = variants.iter().map(|variant| variant.to_string()).collect();
     let tellers: [fn(&Variant) -> Option<String>; 2] = [Variant::scores_name, digest];
     for teller in tellers {
-        let taken = names.clone();
+        let mut taken: HashMap<String, usize> = HashMap::new();
+        for name in &names {
+            *taken.entry(name.clone()).or_default() += 1;
+        }
         for (name, variant) in names.iter_mut().zip(variants) {
-            let shared = taken.iter().filter(|other| *other == name).count() > 1;
+            let shared = taken.get(name).is_some_and(|count| *count > 1);
             if let Some(more) = teller(variant).filter(|_| shared) {
                 *name = format!("{name} {more}");
             }

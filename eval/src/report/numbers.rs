@@ -1,12 +1,16 @@
 //! The numbers behind tables and charts.
 
 use super::{
+    interval::{Interval, interval},
     names::names,
     setup::{Group, Setup, groups},
 };
 use crate::{Row, Variant};
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// A column in which full attention scores less than so many percent shows nothing of what compression costs.
+const FLOOR: f64 = 5.0;
 
 /// Methods against data sets, for one benchmark of one model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -17,6 +21,10 @@ pub struct Table {
     pub setup: Setup,
     /// What the columns stand for: data sets, or lengths in tokens.
     pub columns: Vec<String>,
+    /// In which columns full attention is at the floor: they show nothing of what compression costs.
+    pub uninformative: Vec<bool>,
+    /// Whether the lines are of different prompts, so that averages cannot be compared; differences can.
+    pub uneven: bool,
     /// One line per variant: `full` first, then by capacity, method and beta.
     pub lines: Vec<Line>,
 }
@@ -30,16 +38,18 @@ pub struct Line {
     pub name: String,
     /// Mean score of each column in percent; none where nothing was run.
     pub scores: Vec<Option<f64>>,
-    /// Whether it is the best of its capacity there.
+    /// Whether it is the best of its capacity there, and its lead over the next is significant.
     pub best: Vec<bool>,
     /// Mean over the columns.
-    pub average: f64,
-    /// Whether the average is the best of its capacity.
+    pub average: Interval,
+    /// Whether the average is the best of its capacity, and its lead over the next is significant.
     pub best_average: bool,
-    /// The average less that of `full`, over the columns that both have.
-    pub delta: Option<f64>,
-    /// Mean bytes of keys and values held at the end.
-    pub kv_bytes: Option<f64>,
+    /// The average less that of `full`, over the prompts that both have.
+    pub delta: Option<Interval>,
+    /// Mean bytes that the prompts left of keys and values.
+    pub kept_bytes: Option<f64>,
+    /// The part of `full`'s bytes, in percent.
+    pub kept_share: Option<f64>,
     /// Prompt tokens per second.
     pub prompt_speed: Option<f64>,
     /// Generated tokens per second, the first one apart.
@@ -50,6 +60,9 @@ pub struct Line {
     pub failed: usize,
 }
 
+/// Scores in percent by sample and prompt, for each column.
+type Answers<'a> = Vec<BTreeMap<(&'a str, &'a str), f64>>;
+
 /// The tables of all rows; rows of different set-ups are never averaged.
 pub fn tables(rows: &[Row]) -> Vec<Table> {
     groups(rows).iter().map(table).collect()
@@ -59,33 +72,52 @@ pub fn tables(rows: &[Row]) -> Vec<Table> {
 pub fn table(group: &Group) -> Table {
     let rows = &group.rows;
     let columns = columns(rows);
+    let places: HashMap<&str, usize> = columns
+        .iter()
+        .enumerate()
+        .map(|(at, name)| (name.as_str(), at))
+        .collect();
     let variants = by_variant(rows);
-    let names = names(
-        &variants
-            .iter()
-            .map(|(variant, _)| *variant)
-            .collect::<Vec<_>>(),
-    );
+    let names = names(&variants.iter().map(|(v, _)| *v).collect::<Vec<_>>());
+    let answers: Vec<Answers> = variants
+        .iter()
+        .map(|(_, rows)| answers(rows, &places))
+        .collect();
     let mut lines: Vec<Line> = names
         .into_iter()
         .zip(&variants)
-        .map(|(name, (variant, rows))| line(name, variant, rows, &columns))
+        .zip(&answers)
+        .map(|((name, (variant, rows)), answers)| line(name, variant, rows, answers))
         .collect();
-    let full = lines
-        .iter()
-        .find(|line| line.variant.method == "full")
-        .cloned();
-    mark_best(&mut lines);
-    for line in &mut lines {
-        line.delta = full
-            .as_ref()
-            .filter(|full| full.name != line.name)
-            .and_then(|full| delta(line, full));
+    let full = lines.iter().position(|line| line.variant.method == "full");
+    mark_best(&mut lines, &answers);
+    let mut uninformative = vec![false; columns.len()];
+    if let Some(full) = full {
+        let full_bytes = lines[full].kept_bytes;
+        for (at, line) in lines.iter_mut().enumerate() {
+            if at != full {
+                line.delta = interval(&differences(&answers[at], &answers[full]));
+            }
+            line.kept_share = line
+                .kept_bytes
+                .zip(full_bytes)
+                .filter(|(_, full)| *full > 0.0)
+                .map(|(ours, full)| 100.0 * ours / full);
+        }
+        for (low, score) in uninformative.iter_mut().zip(&lines[full].scores) {
+            *low = score.is_some_and(|score| score < FLOOR);
+        }
     }
+    let same = |(a, b): (&BTreeMap<_, f64>, &BTreeMap<_, f64>)| a.keys().eq(b.keys());
+    let uneven = answers
+        .iter()
+        .any(|other| !other.iter().zip(&answers[0]).all(same));
     Table {
         title: group.title.clone(),
         setup: group.setup.clone(),
         columns,
+        uninformative,
+        uneven,
         lines,
     }
 }
@@ -106,7 +138,7 @@ fn bucket(row: &Row) -> Option<&str> {
 }
 
 fn columns(rows: &[&Row]) -> Vec<String> {
-    let mut keys: Vec<_> = rows
+    let keys: BTreeSet<_> = rows
         .iter()
         .map(|row| {
             (
@@ -117,8 +149,6 @@ fn columns(rows: &[&Row]) -> Vec<String> {
             )
         })
         .collect();
-    keys.sort();
-    keys.dedup();
     keys.into_iter().map(|(.., name)| name).collect()
 }
 
@@ -138,38 +168,38 @@ fn natural(name: &str) -> (String, u64) {
 
 /// Rows by variant, `full` first, then by capacity, method, beta and score file.
 pub fn by_variant<'a>(rows: &[&'a Row]) -> Vec<(&'a Variant, Vec<&'a Row>)> {
+    let mut places: HashMap<String, usize> = HashMap::new();
     let mut groups: Vec<(&Variant, Vec<&Row>)> = Vec::new();
     for row in rows {
-        match groups
-            .iter_mut()
-            .find(|(variant, _)| variant.same(&row.variant))
-        {
-            Some((_, rows)) => rows.push(row),
-            None => groups.push((&row.variant, vec![row])),
-        }
+        let at = *places.entry(row.variant.identity()).or_insert_with(|| {
+            groups.push((&row.variant, Vec::new()));
+            groups.len() - 1
+        });
+        groups[at].1.push(row);
     }
-    groups.sort_by(|(a, _), (b, _)| {
-        let whole = |v: &Variant| (v.method != "full", v.capacity, v.method.clone());
-        let fine = |v: &Variant| (v.scores.clone(), v.settings.clone());
-        let beta = a.beta.unwrap_or(0.0).total_cmp(&b.beta.unwrap_or(0.0));
-        whole(a)
-            .cmp(&whole(b))
-            .then(beta)
-            .then_with(|| fine(a).cmp(&fine(b)))
+    groups.sort_by_cached_key(|(v, _)| {
+        // The bits of numbers that are not negative have their order.
+        let beta = v.beta.unwrap_or(0.0).max(0.0).to_bits();
+        let whole = (v.method != "full", v.capacity, v.method.clone());
+        (whole, beta, v.scores.clone(), v.settings.settings())
     });
     groups
 }
 
-fn line(name: String, variant: &Variant, rows: &[&Row], columns: &[String]) -> Line {
-    let scores: Vec<_> = columns
+fn answers<'a>(rows: &[&'a Row], places: &HashMap<&str, usize>) -> Answers<'a> {
+    let mut answers = vec![BTreeMap::new(); places.len()];
+    for row in rows {
+        if let Some(&at) = places.get(column(row).as_str()) {
+            answers[at].insert((&*row.sample, &*row.prompt), 100.0 * row.score);
+        }
+    }
+    answers
+}
+
+fn line(name: String, variant: &Variant, rows: &[&Row], answers: &Answers) -> Line {
+    let by_column: Vec<Vec<f64>> = answers
         .iter()
-        .map(|name| {
-            mean(
-                rows.iter()
-                    .filter(|row| column(row) == *name)
-                    .map(|row| 100.0 * row.score),
-            )
-        })
+        .map(|column| column.values().copied().collect())
         .collect();
     let answered = || rows.iter().filter(|row| row.error.is_none());
     let total = |value: fn(&Row) -> f64| answered().map(|row| value(row)).sum::<f64>();
@@ -185,19 +215,28 @@ fn line(name: String, variant: &Variant, rows: &[&Row], columns: &[String]) -> L
         total(|row| row.tokens.saturating_sub(1) as f64),
         total(|row| row.decode_seconds),
     );
+    let nothing = Interval {
+        mean: 0.0,
+        low: None,
+        high: None,
+    };
     Line {
         variant: variant.clone(),
         name,
-        average: mean(scores.iter().flatten().copied()).unwrap_or(0.0),
-        best: vec![false; scores.len()],
+        average: interval(&by_column).unwrap_or(nothing),
+        best: vec![false; by_column.len()],
         best_average: false,
-        scores,
+        scores: by_column
+            .iter()
+            .map(|scores| mean(scores.iter().copied()))
+            .collect(),
         delta: None,
-        kv_bytes: mean(
+        kept_bytes: mean(
             answered()
-                .filter_map(|row| row.kv_bytes)
+                .filter_map(|row| row.kept_bytes.or(row.kv_bytes))
                 .map(|bytes| bytes as f64),
         ),
+        kept_share: None,
         prompt_speed: prompt_speed.filter(|_| timed),
         decode_speed: decode_speed.filter(|_| timed),
         prompts: rows.len(),
@@ -205,49 +244,53 @@ fn line(name: String, variant: &Variant, rows: &[&Row], columns: &[String]) -> L
     }
 }
 
-/// Marks the best compressed variants of each capacity.
-fn mark_best(lines: &mut [Line]) {
+/// What one variant scored more than another, by column, on the prompts that both answered.
+fn differences(ours: &Answers, theirs: &Answers) -> Vec<Vec<f64>> {
+    let column = |(ours, theirs): (&BTreeMap<_, f64>, &BTreeMap<_, f64>)| {
+        let pairs = ours.iter().filter_map(|(key, a)| Some((a, theirs.get(key)?)));
+        pairs.map(|(a, b)| a - b).collect()
+    };
+    ours.iter().zip(theirs).map(column).collect()
+}
+
+/// Marks the compressed variants whose lead over the next of their capacity is significant.
+fn mark_best(lines: &mut [Line], answers: &[Answers]) {
     let columns = lines.first().map_or(0, |line| line.scores.len());
     let capacities: BTreeSet<usize> = lines
         .iter()
         .filter_map(|line| line.variant.capacity)
         .collect();
     for capacity in capacities {
-        let mut rivals: Vec<&mut Line> = lines
-            .iter_mut()
-            .filter(|line| line.variant.capacity == Some(capacity))
+        let rivals: Vec<usize> = (0..lines.len())
+            .filter(|&at| lines[at].variant.capacity == Some(capacity))
             .collect();
         for column in 0..columns {
-            let best = best(rivals.iter().map(|line| line.scores[column]));
-            for (line, best) in rivals.iter_mut().zip(best) {
-                line.best[column] = best;
+            let scores = rivals.iter().map(|&at| (at, lines[at].scores[column]));
+            let known = scores.filter_map(|(at, score)| Some((at, score?)));
+            let lead = |best: usize, next: usize| {
+                differences(&answers[best], &answers[next]).swap_remove(column)
+            };
+            if let Some(best) = leader(known.collect(), |a, b| vec![lead(a, b)]) {
+                lines[best].best[column] = true;
             }
         }
-        let best = best(rivals.iter().map(|line| Some(line.average)));
-        for (line, best) in rivals.iter_mut().zip(best) {
-            line.best_average = best;
+        let averages = rivals.iter().map(|&at| (at, lines[at].average.mean));
+        let lead = |best: usize, next: usize| differences(&answers[best], &answers[next]);
+        if let Some(best) = leader(averages.collect(), lead) {
+            lines[best].best_average = true;
         }
     }
 }
 
-/// Which scores are the highest; none is where all are equal.
-fn best(scores: impl Iterator<Item = Option<f64>> + Clone) -> Vec<bool> {
-    let known = || scores.clone().flatten();
-    let high = known().fold(f64::NEG_INFINITY, f64::max);
-    let low = known().fold(f64::INFINITY, f64::min);
-    scores
-        .clone()
-        .map(|score| score == Some(high) && low < high)
-        .collect()
-}
-
-fn delta(line: &Line, full: &Line) -> Option<f64> {
-    mean(
-        line.scores
-            .iter()
-            .zip(&full.scores)
-            .filter_map(|(ours, full)| Some((*ours)? - (*full)?)),
-    )
+/// The highest of several, if its lead over the next is significant.
+fn leader(
+    mut scores: Vec<(usize, f64)>,
+    lead: impl Fn(usize, usize) -> Vec<Vec<f64>>,
+) -> Option<usize> {
+    scores.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let (&(best, high), &(next, low)) = (scores.first()?, scores.get(1)?);
+    let significant = || interval(&lead(best, next)).is_some_and(|lead| lead.above_zero());
+    (high > low && significant()).then_some(best)
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
@@ -262,13 +305,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_best_is_better_than_another() {
-        let best = |scores: &[Option<f64>]| best(scores.iter().copied());
-        assert_eq!(
-            best(&[Some(1.0), None, Some(2.0), Some(2.0)]),
-            [false, false, true, true]
-        );
-        assert_eq!(best(&[Some(0.0), Some(0.0)]), [false, false]);
-        assert_eq!(best(&[Some(3.0), None]), [false, false]);
+    fn only_a_significant_lead_is_one() {
+        let lead = |differences: &[f64]| {
+            let scores = vec![(7, 50.0), (3, 60.0), (5, 10.0)];
+            leader(scores, |a, b| {
+                assert_eq!((a, b), (3, 7), "the best against the next");
+                vec![differences.to_vec()]
+            })
+        };
+        assert_eq!(lead(&[10.0; 8]), Some(3));
+        assert_eq!(lead(&[100.0, -60.0, 80.0, -80.0, 10.0, 10.0]), None);
+        assert_eq!(lead(&[10.0; 2]), None, "too few");
+        assert_eq!(leader(vec![(0, 1.0), (1, 1.0)], |_, _| vec![]), None);
+        assert_eq!(leader(vec![(0, 1.0)], |_, _| vec![]), None);
     }
 }

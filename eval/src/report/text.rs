@@ -1,35 +1,54 @@
 //! Tables as Markdown and CSV.
 
-use super::{Line, Table};
+use super::{Interval, Line, Table};
+use headkv_files::terminal::one_line;
 use std::fmt::Write;
+
+/// Below a table whose lines are of different prompts.
+pub const UNEVEN: &str = "Not all methods answered the same prompts: averages cannot be compared, differences from full are over the prompts that both answered.";
+/// Below a table with columns that say nothing.
+pub const UNINFORMATIVE: &str = "(!) Full attention scores less than 5 there: the column shows nothing of what compression costs.";
 
 /// The tables as Markdown, aligned so that they also read well in a terminal.
 pub fn markdown(tables: &[Table]) -> String {
     let mut out = String::new();
     for table in tables {
-        let (title, protocol) = (&table.title, &table.setup.protocol);
+        let (title, protocol) = (one_line(&table.title), one_line(&table.setup.protocol));
         let _ = writeln!(out, "### {title} (prompt protocol: {protocol})\n");
         let lines: Vec<_> = table.lines.iter().map(cells).collect();
         out.push_str(&crate::table::markdown(&header(table), &lines));
         out.push('\n');
+        for (said, note) in [
+            (table.uneven, UNEVEN),
+            (table.uninformative.contains(&true), UNINFORMATIVE),
+        ] {
+            if said {
+                let _ = writeln!(out, "{note}\n");
+            }
+        }
     }
     out
 }
 
 fn header(table: &Table) -> Vec<String> {
-    let mut cells = vec!["method".to_string()];
-    cells.extend(table.columns.iter().cloned());
-    cells.extend(
-        [
-            "average",
-            "vs full",
-            "KV cache",
-            "prompt tok/s",
-            "decode tok/s",
-        ]
-        .map(String::from),
-    );
+    let first = [
+        "method", "average", "95 %", "vs full", "95 %", "n", "kept KV",
+    ];
+    let mut cells: Vec<String> = first.map(String::from).into();
+    for (name, low) in table.columns.iter().zip(&table.uninformative) {
+        cells.push(format!("{name}{}", if *low { " (!)" } else { "" }));
+    }
+    cells.extend(["prompt tok/s", "decode tok/s"].map(String::from));
     cells
+}
+
+/// `12.3 to 45.6`, or nothing where there are too few prompts.
+fn bounds(interval: &Interval, signed: bool) -> String {
+    match (interval.low, interval.high) {
+        (Some(low), Some(high)) if signed => format!("{low:+.1} to {high:+.1}"),
+        (Some(low), Some(high)) => format!("{low:.1} to {high:.1}"),
+        _ => "-".into(),
+    }
 }
 
 fn cells(line: &Line) -> Vec<String> {
@@ -38,8 +57,17 @@ fn cells(line: &Line) -> Vec<String> {
     } else {
         String::new()
     };
-    let mut cells = vec![line.name.clone() + &failed];
     let bold = |text: String, best: bool| if best { format!("**{text}**") } else { text };
+    let delta = line.delta.as_ref();
+    let mut cells = vec![
+        line.name.clone() + &failed,
+        bold(format!("{:.1}", line.average.mean), line.best_average),
+        bounds(&line.average, false),
+        delta.map_or("-".into(), |delta| format!("{:+.1}", delta.mean)),
+        delta.map_or("-".into(), |delta| bounds(delta, true)),
+        line.prompts.to_string(),
+        line.kept_bytes.map_or("-".into(), crate::table::bytes),
+    ];
     cells.extend(
         line.scores
             .iter()
@@ -49,12 +77,6 @@ fn cells(line: &Line) -> Vec<String> {
                 None => "-".into(),
             }),
     );
-    cells.push(bold(format!("{:.1}", line.average), line.best_average));
-    cells.push(
-        line.delta
-            .map_or("-".into(), |delta| format!("{delta:+.1}")),
-    );
-    cells.push(line.kv_bytes.map_or("-".into(), crate::table::bytes));
     cells.extend(
         [line.prompt_speed, line.decode_speed]
             .map(|speed| speed.map_or("-".into(), |speed| format!("{speed:.0}"))),
@@ -62,62 +84,117 @@ fn cells(line: &Line) -> Vec<String> {
     cells
 }
 
+const CSV_HEADER: [&str; 23] = [
+    "benchmark",
+    "model",
+    "model_digest",
+    "backend",
+    "protocol",
+    "version",
+    "method",
+    "capacity",
+    "beta",
+    "scores",
+    "settings",
+    "column",
+    "score",
+    "low",
+    "high",
+    "vs_full",
+    "vs_full_low",
+    "vs_full_high",
+    "kept_bytes",
+    "prompt_tokens_per_s",
+    "decode_tokens_per_s",
+    "prompts",
+    "failed",
+];
+
 /// The tables as CSV (RFC 4180), one record per set-up, method and column; the average is a column too.
 pub fn csv(tables: &[Table]) -> String {
-    let mut out = String::from(
-        "benchmark,model,model_digest,backend,protocol,version,method,capacity,beta,scores,settings,column,score,kv_bytes,prompt_tokens_per_s,decode_tokens_per_s,prompts,failed\r\n",
-    );
+    let mut out = csv::WriterBuilder::new()
+        .terminator(csv::Terminator::CRLF)
+        .from_writer(Vec::new());
+    let mut records = vec![CSV_HEADER.map(String::from)];
     for table in tables {
-        let setup = &table.setup;
         for line in &table.lines {
-            let columns = table
-                .columns
-                .iter()
-                .map(String::as_str)
-                .zip(line.scores.iter().copied());
-            for (column, score) in columns.chain([("average", Some(line.average))]) {
-                let variant = &line.variant;
-                let number =
-                    |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
-                let scores = variant
-                    .scores
-                    .as_deref()
-                    .map(|path| path.display().to_string())
-                    .unwrap_or_default();
-                let fields = [
-                    setup.benchmark.clone(),
-                    setup.model.clone(),
-                    setup.model_digest.clone(),
-                    setup.backend.clone(),
-                    setup.protocol.clone(),
-                    setup.version.clone(),
-                    variant.method.clone(),
-                    variant
-                        .capacity
-                        .map_or(String::new(), |tokens| tokens.to_string()),
-                    number(variant.beta),
-                    scores,
-                    variant.settings.join(" "),
-                    column.into(),
-                    number(score),
-                    number(line.kv_bytes),
-                    number(line.prompt_speed),
-                    number(line.decode_speed),
-                    line.prompts.to_string(),
-                    line.failed.to_string(),
-                ];
-                out.push_str(&fields.map(quote).join(","));
-                out.push_str("\r\n");
+            let scores = line.scores.iter().copied();
+            for (column, score) in table.columns.iter().zip(scores) {
+                records.push(record(table, line, column, score, None, None));
             }
+            let (average, delta) = (&line.average, line.delta.as_ref());
+            let mean = Some(average.mean);
+            records.push(record(table, line, "average", mean, Some(average), delta));
         }
     }
-    out
+    for record in records {
+        // Nothing can go wrong in memory; a record of another length would, and all have the header's.
+        let _ = out.write_record(record.map(harmless));
+    }
+    let bytes = out.into_inner().unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn quote(field: String) -> String {
-    if field.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", field.replace('"', "\"\""))
+fn record(
+    table: &Table,
+    line: &Line,
+    column: &str,
+    score: Option<f64>,
+    bounds: Option<&Interval>,
+    delta: Option<&Interval>,
+) -> [String; CSV_HEADER.len()] {
+    let (setup, variant) = (&table.setup, &line.variant);
+    let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
+    let scores = variant.scores.as_deref();
+    [
+        setup.benchmark.clone(),
+        setup.model.clone(),
+        setup.model_digest.clone(),
+        setup.backend.clone(),
+        setup.protocol.clone(),
+        setup.version.clone(),
+        variant.method.clone(),
+        variant
+            .capacity
+            .map_or(String::new(), |tokens| tokens.to_string()),
+        number(variant.beta),
+        scores.map_or(String::new(), |path| path.display().to_string()),
+        variant.settings.settings().join(" "),
+        column.into(),
+        number(score),
+        number(bounds.and_then(|interval| interval.low)),
+        number(bounds.and_then(|interval| interval.high)),
+        number(delta.map(|interval| interval.mean)),
+        number(delta.and_then(|interval| interval.low)),
+        number(delta.and_then(|interval| interval.high)),
+        number(line.kept_bytes),
+        number(line.prompt_speed),
+        number(line.decode_speed),
+        line.prompts.to_string(),
+        line.failed.to_string(),
+    ]
+}
+
+/// A field that a spreadsheet does not take for a formula; numbers stay what they are.
+fn harmless(field: String) -> String {
+    let formula = field.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    if formula && field.parse::<f64>().is_err() {
+        format!("'{field}")
     } else {
         field
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spreadsheets_are_given_no_formulas() {
+        let after = |text: &str| harmless(text.into());
+        assert_eq!(after("=1+1"), "'=1+1");
+        assert_eq!(after("@SUM(A1)"), "'@SUM(A1)");
+        assert_eq!(after("-16.5"), "-16.5");
+        assert_eq!(after("tiny"), "tiny");
     }
 }

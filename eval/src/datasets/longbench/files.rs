@@ -4,7 +4,6 @@ use super::{Options, names};
 use crate::Error;
 use std::{
     collections::HashMap,
-    fs,
     path::{Path, PathBuf},
 };
 
@@ -137,6 +136,6 @@ pub fn config<T: serde::de::DeserializeOwned>(
             format!("has no {name}, neither beside the data nor in config/; download it"),
         ));
     };
-    let text = fs::read_to_string(path).map_err(Error::read(path))?;
+    let text = headkv_files::read::text(path)?;
     serde_json::from_str(&text).map_err(|e| Error::file(path, format!("malformed: {e}")))
 }

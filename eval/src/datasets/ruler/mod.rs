@@ -85,8 +85,10 @@ pub struct Options {
 /// # Errors
 /// A haystack that cannot be read, or a length that does not fit the facts or the model.
 pub fn samples(options: &Options, target: &Target) -> Result<Vec<Sample>, Error> {
-    let haystack = super::needle::haystack(options.haystack.as_deref(), options.seed)?;
     let longest = options.lengths.iter().copied().max().unwrap_or(0);
+    let lists = options.tasks.len().saturating_mul(options.lengths.len());
+    super::check_count(lists, options.samples, longest)?;
+    let haystack = super::needle::haystack(options.haystack.as_deref(), options.seed)?;
     target.check_length(
         longest,
         &options.template.fill("", ""),
@@ -106,7 +108,7 @@ pub fn samples(options: &Options, target: &Target) -> Result<Vec<Sample>, Error>
                 samples.push(Sample {
                     benchmark: "ruler",
                     dataset: task.name().into(),
-                    id: format!("{length}/{number}"),
+                    id: format!("{length}/{number}{}", super::of_seed(options.seed)),
                     length: Some(length),
                     depth: None,
                     bucket: None,
