@@ -140,8 +140,8 @@ impl Policy {
     /// # Errors
     /// As [`Self::budget`].
     pub fn lengths(&self, layer: usize, prompt: usize) -> Result<Option<Vec<usize>>, Error> {
-        if let Some(Err(window)) = self.layers.get(layer) {
-            return Ok(Some(vec![prompt.min(*window); self.model.kv_heads]));
+        if let Some(window) = self.window(layer) {
+            return Ok(Some(vec![prompt.min(window); self.model.kv_heads]));
         }
         let heads = self.model.stored_heads(self.config.granularity);
         let candidates = prompt.saturating_sub(self.config.window);
@@ -155,30 +155,9 @@ impl Policy {
         Ok(Some(kept.into_iter().map(with_window).collect()))
     }
 
-    /// Keys, and as many values, that all layers and stored heads together keep of such a prompt; where the prompt decides
-    /// how heads share, as many as they can have between them.
-    ///
-    /// # Errors
-    /// As [`Self::budget`].
-    pub fn kept_rows(&self, prompt: usize) -> Result<usize, Error> {
-        let heads = self.model.stored_heads(self.config.granularity);
-        let candidates = prompt.saturating_sub(self.config.window);
-        let window = self.config.window * heads;
-        let layer = |layer| {
-            Ok(match self.lengths(layer, prompt)? {
-                Some(lengths) => lengths.into_iter().sum(),
-                None => match self.budget(layer, prompt)? {
-                    Budget::Competing { total, .. } => total.min(candidates * heads) + window,
-                    Budget::Shared { mean, exact, .. } => {
-                        // The original rounds each head alone.
-                        let rounding = if exact { 0 } else { heads };
-                        (mean * heads + rounding).min(candidates * heads) + window
-                    }
-                    _ => prompt * heads,
-                },
-            })
-        };
-        (0..self.model.layers).map(layer).sum()
+    /// The tokens that a layer's sliding window keeps; `None` for a layer that is compressed.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        self.layers.get(layer).and_then(|kind| kind.err())
     }
 
     /// The positions of a prompt of `tokens` that each stored head of a layer keeps, in ascending order: what `budget`

@@ -1,7 +1,8 @@
 //! Prompts that have been read, to be read on from: the whole keys and values of the most recent ones, in host memory.
 //!
 //! A prompt that begins as an earlier one did attends to what that one left instead of running it again. What is kept of
-//! it is ranked anew over all of it, so that the answer is that of a prompt read from its beginning.
+//! it is ranked anew over all of it, so that the answer is that of a prompt read from its beginning (up to rounding: a
+//! short pass adds up in another order than a long one).
 
 use candle_core::{Device, Result, Tensor};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

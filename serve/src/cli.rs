@@ -2,13 +2,12 @@
 
 use crate::{
     options::{ADDRESS, Log, Options},
-    scores::home,
     server::Server,
 };
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use headkv_engine::Device;
-use headkv_files::terminal;
+use headkv_files::{home::home, terminal};
 use headkv_plugin::Compression;
 use std::{
     ffi::OsString,

@@ -59,6 +59,9 @@ impl Sizes {
     }
 
     fn kept(&self, policy: &Policy, layer: usize, prompt: usize) -> Result<usize, Error> {
+        if let Some(window) = policy.window(layer) {
+            return Ok(prompt.min(window) * self.shape.kv_heads);
+        }
         let heads = self.shape.stored_heads(policy.config.granularity);
         let candidates = prompt.saturating_sub(policy.config.window);
         let all = candidates * heads;

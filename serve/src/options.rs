@@ -1,5 +1,6 @@
 //! What a server is started with.
 
+use headkv_files::home::home;
 use headkv_engine::Device;
 use headkv_plugin::Compression;
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
@@ -66,7 +67,7 @@ impl Options {
             name: None,
             device: Device::Cpu,
             compression: Compression::default(),
-            score_folder: crate::scores::home().join("head_scores"),
+            score_folder: home().join("head_scores"),
             address: SocketAddr::from(ADDRESS),
             max_seqs: NonZeroUsize::MIN.saturating_add(63),
             kv_budget: 4 << 30,

@@ -2,19 +2,12 @@
 
 use anyhow::{Result, bail};
 use headkv_engine::ModelFiles;
-use headkv_files::shell;
+use headkv_files::{home::home, shell};
 use headkv_plugin::{Compression, HeadScores, methods, scores::Kind};
 use std::{
     fs,
     path::{Path, PathBuf},
 };
-
-/// The folder that holds `models/` and `head_scores/`: `$HEADKV_HOME`, else the checkout that this was built from.
-pub fn home() -> PathBuf {
-    let checkout = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    let dir = std::env::var_os("HEADKV_HOME").map_or_else(checkout, PathBuf::from);
-    dir.canonicalize().unwrap_or(dir)
-}
 
 /// Score files of one model.
 #[derive(Clone, Debug)]
