@@ -86,7 +86,9 @@ impl ModelFiles {
                 (vec![path.to_path_buf()], false)
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(fail("no such folder, file or model on the hub; check --model".into()));
+                return Err(fail(
+                    "no such folder, file or model on the hub; check --model".into(),
+                ));
             }
             Err(e) => return Err(fail(e.to_string())),
         };

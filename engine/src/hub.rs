@@ -110,9 +110,13 @@ impl Hub {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build();
-                runtime.map_err(|e| e.to_string())?.block_on(self.download(name))
+                runtime
+                    .map_err(|e| e.to_string())?
+                    .block_on(self.download(name))
             });
-            fetching.join().unwrap_or_else(|_| Err("fetching it panicked".into()))
+            fetching
+                .join()
+                .unwrap_or_else(|_| Err("fetching it panicked".into()))
         });
         fetched.map_err(fail)
     }
@@ -142,11 +146,21 @@ impl Hub {
             let path = repository.get(file).await;
             return path.map_err(|e| explain(&format!("{file}: {e}")));
         }
-        let info = repository.info().await.map_err(|e| explain(&e.to_string()))?;
-        let all: Vec<&str> = info.siblings.iter().map(|file| file.rfilename.as_str()).collect();
+        let info = repository
+            .info()
+            .await
+            .map_err(|e| explain(&e.to_string()))?;
+        let all: Vec<&str> = info
+            .siblings
+            .iter()
+            .map(|file| file.rfilename.as_str())
+            .collect();
         let mut wanted: Vec<&str> = all.iter().copied().filter(|file| is_needed(file)).collect();
         if !wanted.contains(&COMPLETE) || !wanted.iter().any(|file| file.ends_with(SAFETENSORS)) {
-            let files: Vec<&str> = all.into_iter().filter(|file| file.ends_with(".gguf")).collect();
+            let files: Vec<&str> = all
+                .into_iter()
+                .filter(|file| file.ends_with(".gguf"))
+                .collect();
             return Err(match files.first() {
                 Some(file) => format!(
                     "holds {} GGUF files; name one, as {}:{file}",
@@ -163,7 +177,9 @@ impl Hub {
             last = Some(get(&repository, file).await?);
         }
         let folder = last.as_deref().and_then(Path::parent);
-        folder.map(Path::to_path_buf).ok_or_else(|| "holds no files".into())
+        folder
+            .map(Path::to_path_buf)
+            .ok_or_else(|| "holds no files".into())
     }
 }
 
@@ -218,10 +234,19 @@ mod tests {
 
     #[test]
     fn only_what_is_read_is_fetched() {
-        for file in ["config.json", "model-00001-of-00002.safetensors", "chat_template.jinja"] {
+        for file in [
+            "config.json",
+            "model-00001-of-00002.safetensors",
+            "chat_template.jinja",
+        ] {
             assert!(is_needed(file), "{file}");
         }
-        for file in ["pytorch_model.bin", "original/params.json", "README.md", "consolidated.safetensors"] {
+        for file in [
+            "pytorch_model.bin",
+            "original/params.json",
+            "README.md",
+            "consolidated.safetensors",
+        ] {
             assert!(!is_needed(file), "{file}");
         }
     }

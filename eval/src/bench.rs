@@ -244,7 +244,10 @@ pub fn one(one: &One) -> Result<()> {
     let mut prompt = engine.encode(&text::generate(1, 8 * one.length))?;
     prompt.truncate(one.length);
     if prompt.len() < one.length {
-        bail!("the tokenizer makes too few tokens of a text for {}", one.length);
+        bail!(
+            "the tokenizer makes too few tokens of a text for {}",
+            one.length
+        );
     }
     // A short run first: threads and memory are there when the clock starts.
     engine.generate(&[Request::new(prompt[..prompt.len().min(64)].to_vec(), 2)])?;

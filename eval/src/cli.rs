@@ -206,9 +206,7 @@ fn command(command: Command) -> Result<bool> {
             terminal::say(&format!("report: {}", page.display()));
             Ok(true)
         }
-        Command::Merge { dirs, out } => {
-            merge(&dirs, &out).map(|()| true)
-        }
+        Command::Merge { dirs, out } => merge(&dirs, &out).map(|()| true),
         Command::Bench(options) => bench::run(&options).map(|()| true),
         Command::BenchOne(one) => bench::one(&one).map(|()| true),
     }
@@ -224,11 +222,7 @@ fn merge(dirs: &[PathBuf], out: &Path) -> Result<()> {
         results.merge(Results::read(dir)?);
     }
     results.write(out)?;
-    terminal::say(&format!(
-        "{} rows in {}",
-        results.rows.len(),
-        out.display()
-    ));
+    terminal::say(&format!("{} rows in {}", results.rows.len(), out.display()));
     for table in report::tables(&results.rows) {
         if table.uneven {
             let counts = table.lines.iter().map(|line| line.prompts);

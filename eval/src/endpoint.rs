@@ -186,13 +186,22 @@ fn base(url: &str) -> Result<String, Error> {
         ));
     }
     if url.contains('#') {
-        return wrong("the endpoint's address holds a fragment (`#`), which no server sees; leave it out".into());
+        return wrong(
+            "the endpoint's address holds a fragment (`#`), which no server sees; leave it out"
+                .into(),
+        );
     }
     let parsed = url.parse::<Uri>();
     let bracketed = !host.starts_with('[') || host.contains(']');
     match parsed.as_ref().map(Uri::authority) {
-        Ok(Some(place)) if !place.host().is_empty() && bracketed && port_is_one(place.as_str()) => {}
-        _ => return wrong(format!("endpoint `{}` is no address; check it", one_line(url))),
+        Ok(Some(place)) if !place.host().is_empty() && bracketed && port_is_one(place.as_str()) => {
+        }
+        _ => {
+            return wrong(format!(
+                "endpoint `{}` is no address; check it",
+                one_line(url)
+            ));
+        }
     }
     Ok(url
         .trim_end_matches('/')
@@ -274,9 +283,10 @@ impl Client {
                 ..Attempt::again(refusal(status.as_u16(), self.options.key.is_some()))
             });
         }
-        let value: Value = response.body_mut().read_json().map_err(|e| {
-            Attempt::again(self.shown(&format!("answer is not JSON: {e}")))
-        })?;
+        let value: Value = response
+            .body_mut()
+            .read_json()
+            .map_err(|e| Attempt::again(self.shown(&format!("answer is not JSON: {e}"))))?;
         let text = if question.chat {
             &value["choices"][0]["message"]["content"]
         } else {

@@ -117,7 +117,10 @@ struct Shares {
 impl Shares {
     fn of(answers: &[&Generation]) -> Self {
         let longest = |figure: fn(&Generation) -> f64| {
-            answers.iter().map(|answer| figure(answer)).fold(0.0, f64::max)
+            answers
+                .iter()
+                .map(|answer| figure(answer))
+                .fold(0.0, f64::max)
         };
         let sum = |figure: fn(&Generation) -> usize| {
             let tokens: usize = answers.iter().map(|answer| figure(answer)).sum();

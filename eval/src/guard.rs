@@ -9,5 +9,6 @@ pub use headkv_engine::check::guard::quietly;
 /// That it panicked: without the engine, its message goes to the terminal.
 #[cfg(not(feature = "engine"))]
 pub fn quietly<T>(run: impl FnOnce() -> T) -> Result<T, String> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).map_err(|_| "its reader panicked".into())
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run))
+        .map_err(|_| "its reader panicked".into())
 }

@@ -27,7 +27,12 @@ pub struct Options {
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// Prompts that are answered together; on a GPU they share every step, and more take more memory
-    #[arg(long, value_name = "N", default_value = "1", conflicts_with = "endpoint")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "1",
+        conflicts_with = "endpoint"
+    )]
     pub batch: NonZeroUsize,
     /// The part of the prompts to run here, such as 1/4; `merge` joins the parts
     #[arg(long, value_name = "I/N", default_value = "1/1")]

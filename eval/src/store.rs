@@ -374,9 +374,15 @@ mod tests {
         assert_eq!(shown(), [before.clone()]);
         // A merge keeps both.
         let merged = tempfile::tempdir().unwrap();
-        Results::read(dir.path()).unwrap().write(merged.path()).unwrap();
+        Results::read(dir.path())
+            .unwrap()
+            .write(merged.path())
+            .unwrap();
         let results = Results::read(merged.path()).unwrap();
-        assert_eq!((results.rows, results.replaced), (vec![before], vec![edited]));
+        assert_eq!(
+            (results.rows, results.replaced),
+            (vec![before], vec![edited])
+        );
     }
 
     #[test]

@@ -63,6 +63,9 @@ mod tests {
             &[vec!["x\ny\u{1b}[2J".into(), "1".into()]],
         );
         assert_eq!(table.lines().count(), 3);
-        assert!(table.contains("a\\|b") && table.contains("| x y\\u{1b}[2J |"), "{table}");
+        assert!(
+            table.contains("a\\|b") && table.contains("| x y\\u{1b}[2J |"),
+            "{table}"
+        );
     }
 }

@@ -53,7 +53,12 @@ fn longbench() -> tempfile::TempDir {
 
 #[test]
 fn the_chat_template_of_the_model_is_used() {
-    let needle = ["needle", "--needles=san-francisco", "--lengths=300", "--depths=50"];
+    let needle = [
+        "needle",
+        "--needles=san-francisco",
+        "--lengths=300",
+        "--depths=50",
+    ];
     let plain = row(&[&needle[..], &["--template", "plain"]].concat()).0;
     let (chat, message) = row(&[&needle[..], &["--template", "chat"]].concat());
     assert_eq!(chat["protocol"], "chat");

@@ -63,7 +63,12 @@ mod tests {
             assert_eq!(drawn[..5], family.draw(1, 5).unwrap());
             assert_ne!(drawn, family.draw(2, 40).unwrap());
             let different: BTreeSet<_> = drawn.iter().map(|needle| &needle.needle).collect();
-            assert!(different.len() >= 38, "{}: {}", family.name, different.len());
+            assert!(
+                different.len() >= 38,
+                "{}: {}",
+                family.name,
+                different.len()
+            );
             for needle in drawn {
                 assert!(needle.needle.contains(&needle.real_needle), "{needle:?}");
             }

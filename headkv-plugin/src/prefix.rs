@@ -105,7 +105,9 @@ impl Prefixes {
 impl Prefix {
     fn bytes(&self) -> usize {
         let layers = self.layers.iter().flatten();
-        layers.map(|x| x.elem_count() * x.dtype().size_in_bytes()).sum()
+        layers
+            .map(|x| x.elem_count() * x.dtype().size_in_bytes())
+            .sum()
     }
 }
 

@@ -109,9 +109,10 @@ impl HeadScores {
 
     /// The scores of some layers, in that order; layers that are not there are left out.
     pub fn of_layers(&self, layers: &[usize]) -> Self {
-        let chosen = layers
-            .iter()
-            .filter_map(|&layer| self.values.get(layer * self.heads..(layer + 1) * self.heads));
+        let chosen = layers.iter().filter_map(|&layer| {
+            self.values
+                .get(layer * self.heads..(layer + 1) * self.heads)
+        });
         let values: Vec<f64> = chosen.flatten().copied().collect();
         Self {
             layers: values.len() / self.heads,

@@ -78,7 +78,8 @@ impl Sequence {
 
     /// What was remembered, once all layers have run.
     pub fn recorded(&mut self, layers: usize) -> Option<Recording> {
-        self.recording.take_if(|recording| recording.layers() == layers)
+        self.recording
+            .take_if(|recording| recording.layers() == layers)
     }
 
     /// Another sequence with the same past, which goes on by itself; what is kept is stored once.

@@ -123,7 +123,10 @@ impl Ledger {
     /// Tokens that the sequences have seen which have not ended.
     pub fn held_tokens(&self) -> usize {
         let book = self.book();
-        let running = book.entries.values().filter(|entry| !entry.ended.load(Relaxed));
+        let running = book
+            .entries
+            .values()
+            .filter(|entry| !entry.ended.load(Relaxed));
         running.map(|entry| entry.tokens.load(Relaxed)).sum()
     }
 

@@ -40,8 +40,8 @@ pub(crate) use failure::{end_failed, ended, patiently, send};
 pub(crate) use load::{alternating, for_load, install, refuse};
 pub(crate) use pass::{attend_pending, forward};
 pub(crate) use rotary::rotary_rows;
-pub(crate) use schedule::{bucket, prompt_time, unfinished};
 pub use schedule::PromptPolicy;
+pub(crate) use schedule::{bucket, prompt_time, unfinished};
 pub use sequence::HookedSequence;
 pub(crate) use sequence::{begin, of};
 

@@ -1,7 +1,7 @@
 //! What a server is started with.
 
-use headkv_files::home::home;
 use headkv_engine::Device;
+use headkv_files::home::home;
 use headkv_plugin::Compression;
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 

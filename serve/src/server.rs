@@ -24,6 +24,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use futures::FutureExt;
 use std::{
     net::SocketAddr,
     panic::AssertUnwindSafe,
@@ -31,7 +32,6 @@ use std::{
     thread::{self, JoinHandle},
     time::Duration,
 };
-use futures::FutureExt;
 use tokio::{net::TcpListener, sync::watch};
 
 /// A running server, in a thread of its own; dropping it ends it in good order.

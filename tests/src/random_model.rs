@@ -124,7 +124,8 @@ impl Family {
             Family::Mixtral => {
                 add("block_sparse_moe.gate.weight", &[EXPERTS, HIDDEN]);
                 for expert in 0..EXPERTS {
-                    let of = |part: &str| format!("block_sparse_moe.experts.{expert}.{part}.weight");
+                    let of =
+                        |part: &str| format!("block_sparse_moe.experts.{expert}.{part}.weight");
                     add(&of("w1"), &[INNER, HIDDEN]);
                     add(&of("w2"), &[HIDDEN, INNER]);
                     add(&of("w3"), &[INNER, HIDDEN]);

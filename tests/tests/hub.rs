@@ -56,7 +56,10 @@ fn answer(mut stream: TcpStream, asked: &Mutex<Vec<String>>) {
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
     let request = lines.next().unwrap().unwrap();
     let (mut range, mut allowed) = (None, false);
-    for line in lines.map_while(Result::ok).take_while(|line| !line.is_empty()) {
+    for line in lines
+        .map_while(Result::ok)
+        .take_while(|line| !line.is_empty())
+    {
         let line = line.to_lowercase();
         allowed |= line == "authorization: bearer secret";
         if let Some(bytes) = line.strip_prefix("range: bytes=") {
@@ -120,7 +123,10 @@ fn a_model_is_fetched_once_and_answers() {
     assert_eq!(ModelFiles::open(&folder).unwrap().name(), "tiny");
     let engine = Engine::load(LoadOptions::new(&folder), Attention::Upstream).unwrap();
     let prompt = engine.encode("Once upon a time").unwrap();
-    assert_eq!(engine.generate(&[Request::new(prompt, 3)]).unwrap().len(), 1);
+    assert_eq!(
+        engine.generate(&[Request::new(prompt, 3)]).unwrap().len(),
+        1
+    );
 
     let before = server.asked();
     assert_eq!(hub.fetch(&name("org/tiny")).unwrap(), folder);
@@ -138,7 +144,10 @@ fn a_fetch_that_was_cut_goes_on() {
     let before = server.asked();
     assert_eq!(hub.fetch(&name("org/tiny")).unwrap(), folder);
     let asked = server.asked.lock().unwrap()[before..].to_vec();
-    assert!(!asked.iter().any(|path| path.ends_with("model.safetensors")), "{asked:?}");
+    assert!(
+        !asked.iter().any(|path| path.ends_with("model.safetensors")),
+        "{asked:?}"
+    );
 }
 
 #[test]
@@ -152,9 +161,16 @@ fn refusals_say_what_to_do() {
         ("org/tiny:other.gguf", "other.gguf"),
     ] {
         let message = hub().fetch(&name(model)).unwrap_err().to_string();
-        assert!(message.contains(expected) && !message.contains('\n'), "{message}");
+        assert!(
+            message.contains(expected) && !message.contains('\n'),
+            "{message}"
+        );
     }
-    let message = hub().offline().fetch(&name("org/tiny")).unwrap_err().to_string();
+    let message = hub()
+        .offline()
+        .fetch(&name("org/tiny"))
+        .unwrap_err()
+        .to_string();
     assert!(message.contains("HF_HUB_OFFLINE"), "{message}");
     let nobody = Hub::new("http://127.0.0.1:1", cache.path());
     let message = nobody.fetch(&name("org/tiny")).unwrap_err().to_string();
@@ -166,6 +182,8 @@ fn a_typo_in_a_path_stays_here() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("models");
     fs::create_dir(&path).unwrap();
-    let message = ModelFiles::open(Path::new("src/tyni")).unwrap_err().to_string();
+    let message = ModelFiles::open(Path::new("src/tyni"))
+        .unwrap_err()
+        .to_string();
     assert!(message.contains("no such folder"), "{message}");
 }

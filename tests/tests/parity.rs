@@ -9,7 +9,12 @@ use headkv_plugin::{
     selection::{self, Scores},
 };
 use serde_json::Value;
-use std::{collections::BTreeSet, convert::Infallible, fs, path::{Path, PathBuf}};
+use std::{
+    collections::BTreeSet,
+    convert::Infallible,
+    fs,
+    path::{Path, PathBuf},
+};
 
 fn json(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
@@ -24,7 +29,9 @@ fn number(case: &Value, key: &str) -> f64 {
 /// The folders of goldens that are there; the project's own is.
 fn folders() -> Vec<PathBuf> {
     let own = headkv_tests::root().join("tests/goldens");
-    std::iter::once(own).chain(headkv_tests::goldens()).collect()
+    std::iter::once(own)
+        .chain(headkv_tests::goldens())
+        .collect()
 }
 
 /// Head scores of the embedded model or of one of the original's, or a visible note that a case is skipped.
@@ -84,7 +91,13 @@ fn compare_capacities(goldens: &Path) {
 }
 
 /// Kept positions and, to judge ties, the ranking they came from.
-fn kept(model: &str, run: &Value, case: &Value, q: &[f32], k: &[f32]) -> Option<(Vec<Vec<u32>>, Scores)> {
+fn kept(
+    model: &str,
+    run: &Value,
+    case: &Value,
+    q: &[f32],
+    k: &[f32],
+) -> Option<(Vec<Vec<u32>>, Scores)> {
     let (heads, tokens) = (
         number(case, "heads") as usize,
         number(case, "tokens") as usize,
@@ -155,7 +168,11 @@ fn selections_equal_those_of_others() {
 fn compare_selections(goldens: &Path) {
     // The original's cases are of one model and do not name it.
     let own = goldens.ends_with("tests/goldens");
-    let model = if own { "tiny" } else { "Meta-Llama-3-8B-Instruct" };
+    let model = if own {
+        "tiny"
+    } else {
+        "Meta-Llama-3-8B-Instruct"
+    };
     let bytes = fs::read(goldens.join("selection.safetensors")).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let floats = |name: String| -> Vec<f32> {
@@ -213,5 +230,8 @@ fn compare_selections(goldens: &Path) {
         }
     }
     assert!(runs > 0, "no run of {} was compared", goldens.display());
-    println!("{}: {runs} runs, {heads} heads compared; {tied} positions differ at a tie", goldens.display());
+    println!(
+        "{}: {runs} runs, {heads} heads compared; {tied} positions differ at a tie",
+        goldens.display()
+    );
 }

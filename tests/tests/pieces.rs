@@ -49,7 +49,12 @@ fn a_long_prompt_lets_the_others_go_on() {
     let requests = requests(&whole);
     let alone: Vec<_> = requests
         .iter()
-        .map(|request| whole.generate(std::slice::from_ref(request)).unwrap().remove(0))
+        .map(|request| {
+            whole
+                .generate(std::slice::from_ref(request))
+                .unwrap()
+                .remove(0)
+        })
         .collect();
 
     let how = Options {
@@ -79,7 +84,10 @@ fn a_long_prompt_lets_the_others_go_on() {
     // While others have tokens to come, no two pieces follow each other.
     let others = |pass: &(usize, Vec<usize>)| pass.0 == 1 && pass.1.iter().any(|&n| n < 200);
     let last = passes.iter().rposition(others).unwrap();
-    assert!(last > pieces[pieces.len() - 1], "the answers ended too early to tell");
+    assert!(
+        last > pieces[pieces.len() - 1],
+        "the answers ended too early to tell"
+    );
     for pair in pieces.windows(2) {
         assert!(
             passes[pair[0]..pair[1]].iter().any(others),

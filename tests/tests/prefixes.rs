@@ -51,7 +51,11 @@ fn engine(method: &str, prefix_bytes: usize) -> (Engine, Arc<Ran>) {
 /// The turns of a conversation over a text: each prompt is the last one, its answer and a question.
 fn turns(engine: &Engine, seed: u64) -> (Vec<u32>, Vec<Vec<u32>>) {
     let text = headkv_haystack::text::generate(seed, 9_000);
-    let questions = ["What is told?", "Who was there, and what did they want?", "How did it end?"];
+    let questions = [
+        "What is told?",
+        "Who was there, and what did they want?",
+        "How did it end?",
+    ];
     let encode = |text: &str| engine.encode(text).unwrap();
     (encode(&text), questions.map(encode).to_vec())
 }
@@ -80,9 +84,18 @@ fn turns_are_read_on_from_the_last() {
             let count = ran.0.load(Relaxed);
             let expected = fresh.generate(one).unwrap().remove(0);
             let pairs = answer.logits[0].iter().zip(&expected.logits[0]);
-            let worst = pairs.map(|(a, b)| (a - b).abs()).max_by(f32::total_cmp).unwrap();
-            assert!(worst < 1e-3, "{method}, turn {turn}: logits differ by {worst}");
-            assert_eq!(answer.kept_bytes, expected.kept_bytes, "{method}, turn {turn}");
+            let worst = pairs
+                .map(|(a, b)| (a - b).abs())
+                .max_by(f32::total_cmp)
+                .unwrap();
+            assert!(
+                worst < 1e-3,
+                "{method}, turn {turn}: logits differ by {worst}"
+            );
+            assert_eq!(
+                answer.kept_bytes, expected.kept_bytes,
+                "{method}, turn {turn}"
+            );
             let answer = match method {
                 "full" => {
                     assert_eq!(answer.tokens, expected.tokens, "turn {turn}");
@@ -96,7 +109,10 @@ fn turns_are_read_on_from_the_last() {
                 // The last answer, what is short of a block, and the question.
                 prompt.len() - before + 12 + headkv_plugin::prefix::BLOCK
             };
-            assert!(count <= most, "{method}, turn {turn}: {count} tokens ran, not {most}");
+            assert!(
+                count <= most,
+                "{method}, turn {turn}: {count} tokens ran, not {most}"
+            );
             prompt.extend(&answer);
         }
     }

@@ -33,7 +33,10 @@ fn prompt(engine: &Engine, from: usize, tokens: usize) -> Vec<u32> {
 fn full_is_the_definition() {
     for family in Family::ALL {
         let folder = tempfile::tempdir().unwrap();
-        let (hooked, reference) = (folder.path().join("hooked"), folder.path().join("reference"));
+        let (hooked, reference) = (
+            folder.path().join("hooked"),
+            folder.path().join("reference"),
+        );
         random_model(&hooked, family, WINDOW, 3);
         random_model(&reference, family, WINDOW - 1, 3);
         let hooked = load(&hooked, Attention::Compressed(Compression::new("full", 16)));
@@ -58,9 +61,18 @@ fn full_is_the_definition() {
                 };
                 let next = reference.generate(&[next]).unwrap().remove(0);
                 let pairs = answer.logits[step].iter().zip(&next.logits[0]);
-                let worst = pairs.map(|(a, b)| (a - b).abs()).max_by(f32::total_cmp).unwrap();
-                assert!(worst <= 1e-3, "{family:?}, step {step}: logits differ by {worst}");
-                assert_eq!(answer.tokens[step], next.tokens[0], "{family:?}, step {step}");
+                let worst = pairs
+                    .map(|(a, b)| (a - b).abs())
+                    .max_by(f32::total_cmp)
+                    .unwrap();
+                assert!(
+                    worst <= 1e-3,
+                    "{family:?}, step {step}: logits differ by {worst}"
+                );
+                assert_eq!(
+                    answer.tokens[step], next.tokens[0],
+                    "{family:?}, step {step}"
+                );
             }
         }
     }

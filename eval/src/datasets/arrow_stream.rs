@@ -8,8 +8,8 @@ use arrow::{
     ipc::reader::StreamReader,
     record_batch::RecordBatch,
 };
-use serde::Deserialize;
 use headkv_files::read as files;
+use serde::Deserialize;
 use std::{
     fs::File,
     io::{self, BufReader, Read},
@@ -66,7 +66,10 @@ pub fn read<const N: usize>(
 
 fn damaged(path: &Path, why: &dyn std::fmt::Display) -> Error {
     let why = headkv_files::terminal::one_line(&why.to_string());
-    Error::file(path, format!("not a whole Arrow stream ({why}); save it again"))
+    Error::file(
+        path,
+        format!("not a whole Arrow stream ({why}); save it again"),
+    )
 }
 
 fn batches<const N: usize>(
@@ -118,7 +121,9 @@ fn messages_fit(file: File) -> io::Result<()> {
             Some(length) => u64::from(length),
         };
         if length > left {
-            return Err(wrong(format!("a header of {length} bytes where {left} are left")));
+            return Err(wrong(format!(
+                "a header of {length} bytes where {left} are left"
+            )));
         }
         let mut header = vec![0; length as usize];
         file.read_exact(&mut header)?;
@@ -126,7 +131,9 @@ fn messages_fit(file: File) -> io::Result<()> {
         let message = arrow::ipc::root_as_message(&header).map_err(|e| wrong(e.to_string()))?;
         let body = u64::try_from(message.bodyLength()).unwrap_or(u64::MAX);
         if body > left {
-            return Err(wrong(format!("a body of {body} bytes where {left} are left")));
+            return Err(wrong(format!(
+                "a body of {body} bytes where {left} are left"
+            )));
         }
         if let Some(batch) = message.header_as_record_batch() {
             rows_fit(&batch, body).map_err(wrong)?;
@@ -182,12 +189,12 @@ fn text_at(batch: &RecordBatch, column: &str, at: usize) -> Result<String, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
     use arrow::{
         array::StringArray,
         datatypes::{Field, Schema},
         ipc::writer::StreamWriter,
     };
+    use std::fs;
     use std::sync::Arc;
 
     /// Saves one column `a`, in as many files as there are lists.
@@ -302,7 +309,10 @@ mod damage {
         fs::write(&file, &original).unwrap();
         let read = || read(dir.path(), COLUMNS, usize::MAX);
         let message = read().unwrap_err().to_string();
-        assert!(message.contains("line 4: field `input` is null"), "{message}");
+        assert!(
+            message.contains("line 4: field `input` is null"),
+            "{message}"
+        );
         let mut refused = 0;
         for seed in 0..1000 {
             fs::write(&file, damaged(&original, seed)).unwrap();

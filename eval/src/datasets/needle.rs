@@ -223,7 +223,11 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), all.len());
         assert_eq!(drawn("san-francisco", 3, &[0.0, 50.0]).len(), 2 * 2);
-        assert!(NAMES[1..6].iter().eq(FAMILIES.map(|family| family.name).iter()));
+        assert!(
+            NAMES[1..6]
+                .iter()
+                .eq(FAMILIES.map(|family| family.name).iter())
+        );
     }
 
     #[test]

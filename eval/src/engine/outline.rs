@@ -21,7 +21,10 @@ impl Scores {
     /// A file that cannot be read.
     pub fn read(variants: &[Variant]) -> Result<Self, Error> {
         let mut scores = Self::default();
-        for file in variants.iter().filter_map(|variant| variant.scores.as_ref()) {
+        for file in variants
+            .iter()
+            .filter_map(|variant| variant.scores.as_ref())
+        {
             if !scores.0.contains_key(file) {
                 let read = HeadScores::read(file).map_err(backend)?;
                 scores.0.insert(file.clone(), read);

@@ -94,7 +94,8 @@ pub fn variants(grid: &Methods, model: &Path, score_folder: &Path) -> Result<Vec
         }
     }
     let mut unique = HashSet::new();
-    variants.retain(|variant: &Variant| unique.insert((variant.identity(), variant.scores.clone())));
+    variants
+        .retain(|variant: &Variant| unique.insert((variant.identity(), variant.scores.clone())));
     Ok(variants)
 }
 

@@ -15,9 +15,7 @@ use crate::{
 use clap::Args;
 use headkv_haystack::Template;
 use serde::{Deserialize, Serialize};
-use std::{
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// A file for `headkv-eval run`; keys that are left out have the defaults of the flags.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -122,8 +120,14 @@ impl Grid {
         let protocol = |name: &str| name == "chat";
         self.needle.as_ref().is_some_and(|b| template(&b.template))
             || self.ruler.as_ref().is_some_and(|b| template(&b.template))
-            || self.longbench.as_ref().is_some_and(|b| protocol(&b.protocol))
-            || self.babilong.as_ref().is_some_and(|b| protocol(&b.protocol))
+            || self
+                .longbench
+                .as_ref()
+                .is_some_and(|b| protocol(&b.protocol))
+            || self
+                .babilong
+                .as_ref()
+                .is_some_and(|b| protocol(&b.protocol))
     }
 
     /// The grid as a file would say it, with everything that it leaves to the defaults.

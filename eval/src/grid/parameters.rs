@@ -183,7 +183,10 @@ mod tests {
             ..Variant::new("snapkv")
         };
         let text = serde_json::to_string(&variant).unwrap();
-        assert!(text.contains(r#""settings":{"window":16,"pooling":"average""#), "{text}");
+        assert!(
+            text.contains(r#""settings":{"window":16,"pooling":"average""#),
+            "{text}"
+        );
         assert_eq!(serde_json::from_str::<Variant>(&text).unwrap(), variant);
         let listed = serde_json::json!({"method": "snapkv", "settings": parameters.settings()});
         assert_eq!(
@@ -192,6 +195,9 @@ mod tests {
         );
         let wrong = serde_json::json!({"method": "snapkv", "settings": {"windw": 1}});
         let message = serde_json::from_value::<Variant>(wrong).unwrap_err();
-        assert!(message.to_string().contains("unknown field `windw`"), "{message}");
+        assert!(
+            message.to_string().contains("unknown field `windw`"),
+            "{message}"
+        );
     }
 }

@@ -95,7 +95,10 @@ fn draw_curves(area: &DrawingArea<SVGBackend, Shift>, curves: &Curves, margin: u
     let below = below.pos(Pos::new(HPos::Center, VPos::Top));
     for (at, name) in &across.labels {
         let (x, y) = chart.backend_coord(&(*at, 0.0));
-        area.draw(&PathElement::new(vec![(x, y), (x, y + 4)], RGBColor(120, 120, 120)))?;
+        area.draw(&PathElement::new(
+            vec![(x, y), (x, y + 4)],
+            RGBColor(120, 120, 120),
+        ))?;
         area.draw_text(name, &below, (x, y + 6))?;
     }
     let mut labels: Vec<(f64, &str, &str)> = Vec::new();

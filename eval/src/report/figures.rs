@@ -152,7 +152,10 @@ pub fn figures(results: &Results) -> Figures {
             .iter()
             .filter_map(|heads| {
                 let tokens = equal(heads)?;
-                Some(format!("{}: {tokens} tokens of every head", head_name(heads)))
+                Some(format!(
+                    "{}: {tokens} tokens of every head",
+                    head_name(heads)
+                ))
             })
             .collect(),
     }

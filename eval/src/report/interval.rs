@@ -53,7 +53,8 @@ pub fn interval(columns: &[Vec<f64>]) -> Option<Interval> {
         let mut means: Vec<f64> = (0..DRAWS)
             .map(|_| {
                 mean(&mut |values| {
-                    let drawn = (0..values.len()).map(|_| values[rng.random_range(0..values.len())]);
+                    let drawn =
+                        (0..values.len()).map(|_| values[rng.random_range(0..values.len())]);
                     drawn.sum::<f64>() / values.len() as f64
                 })
             })

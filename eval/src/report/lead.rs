@@ -40,9 +40,8 @@ fn sentence(table: &Table) -> Option<String> {
         .find(|line| line.variant.method == "full")?;
     let share = |line: &Line| line.kept_share.unwrap_or(f64::INFINITY);
     // Of few prompts nothing is known to be lost, nor to be kept.
-    let known = || {
-        compressed(table).filter(|line| line.delta.is_some_and(|delta| delta.low.is_some()))
-    };
+    let known =
+        || compressed(table).filter(|line| line.delta.is_some_and(|delta| delta.low.is_some()));
     let equal = known()
         .filter(|line| line.delta.is_some_and(|delta| !delta.below_zero()))
         .min_by(|a, b| {

@@ -247,7 +247,9 @@ fn line(name: String, variant: &Variant, rows: &[&Row], answers: &Answers) -> Li
 /// What one variant scored more than another, by column, on the prompts that both answered.
 fn differences(ours: &Answers, theirs: &Answers) -> Vec<Vec<f64>> {
     let column = |(ours, theirs): (&BTreeMap<_, f64>, &BTreeMap<_, f64>)| {
-        let pairs = ours.iter().filter_map(|(key, a)| Some((a, theirs.get(key)?)));
+        let pairs = ours
+            .iter()
+            .filter_map(|(key, a)| Some((a, theirs.get(key)?)));
         pairs.map(|(a, b)| a - b).collect()
     };
     ours.iter().zip(theirs).map(column).collect()

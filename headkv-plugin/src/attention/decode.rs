@@ -342,7 +342,14 @@ mod tests {
                 .flat_map(|row| {
                     let end = tokens - new + row % new + 1;
                     let seen = end.saturating_sub(window) * d..end * d;
-                    attention(&q[row * d..][..d], &k[seen.clone()], &v[seen], d, SCALE, None)
+                    attention(
+                        &q[row * d..][..d],
+                        &k[seen.clone()],
+                        &v[seen],
+                        d,
+                        SCALE,
+                        None,
+                    )
                 })
                 .collect();
             for level in levels() {

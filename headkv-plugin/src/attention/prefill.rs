@@ -252,9 +252,7 @@ impl<T: Element> WithSimd for Block<'_, T> {
                 let visible = (past + first + row % tokens + 1)
                     .saturating_sub(block * KEYS)
                     .min(logits.len());
-                let hidden = left(row % tokens)
-                    .saturating_sub(block * KEYS)
-                    .min(visible);
+                let hidden = left(row % tokens).saturating_sub(block * KEYS).min(visible);
                 scale.cap(simd, logits);
                 logits[..hidden].fill(MASKED);
                 logits[visible..].fill(MASKED);

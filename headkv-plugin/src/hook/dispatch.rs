@@ -82,7 +82,9 @@ fn attend<B: Backend>(
             layer,
             policy,
             prompt,
-            record: accounts.last().is_some_and(|(.., recording)| recording.is_some()),
+            record: accounts
+                .last()
+                .is_some_and(|(.., recording)| recording.is_some()),
             recorded: None,
             compressing,
         });
@@ -99,7 +101,9 @@ fn attend<B: Backend>(
     }
     drop(rows);
     if cx.layer + 1 == cx.model.layers {
-        let recorded = states.iter_mut().filter_map(|state| state.recorded(cx.model.layers));
+        let recorded = states
+            .iter_mut()
+            .filter_map(|state| state.recorded(cx.model.layers));
         recorded.for_each(|recording| prefixes.insert(recording));
     }
     Ok(out)

@@ -48,7 +48,11 @@ pub(crate) fn bucket(
     let first = prompts.first_mut().map_or((0, 0), progress);
     // Raw logits are those of the whole prompt.
     let whole = !policy.interleave || prompts.first().is_some_and(|seq| seq.return_raw_logits);
-    let most = if whole { usize::MAX } else { policy.tokens.max(1) };
+    let most = if whole {
+        usize::MAX
+    } else {
+        policy.tokens.max(1)
+    };
     let length = first.1.min(most);
     let mut room = (policy.tokens / length.max(1)).max(1);
     let (mut now, mut later) = (Vec::new(), Vec::new());
