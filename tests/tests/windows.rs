@@ -106,3 +106,25 @@ fn layers_that_slide_keep_their_window_and_the_others_the_budget() {
         );
     }
 }
+
+#[test]
+fn the_table_of_models_says_what_is_tested() {
+    let text = std::fs::read_to_string(headkv_tests::root().join("docs/models.md")).unwrap();
+    let rows: Vec<&str> = text
+        .lines()
+        .skip_while(|line| !line.starts_with("| family |"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .collect();
+    let expected = Family::ALL.map(|family| {
+        let slides: Vec<bool> = (0..LAYERS).map(|layer| family.slides(layer)).collect();
+        let (which, compressed) = match slides[..] {
+            [false, false, false, false] => ("none", "yes"),
+            [true, true, true, true] => ("all", "window only"),
+            [true, false, true, false] => ("every other", "yes"),
+            _ => ("those from max_window_layers on", "yes"),
+        };
+        format!("| {family:?} | {which} | yes | {compressed} |")
+    });
+    assert_eq!(rows, expected);
+}
