@@ -206,6 +206,13 @@ impl Compression {
         if self.kernel.is_multiple_of(2) {
             return fail(format!("kernel {} is even; use an odd width", self.kernel));
         }
+        if self.kernel / 2 > MOST_POOLED {
+            return fail(format!(
+                "kernel {} reaches {} positions; {MOST_POOLED} are the most",
+                self.kernel,
+                self.kernel / 2
+            ));
+        }
         if let Some(beta) = self.beta
             && !(beta >= 1.0 && beta.is_finite())
         {
@@ -285,6 +292,7 @@ mod tests {
             ("beta = 0.5", "beta 0.5 is below 1"),
             ("beta = nan", "beta NaN is below 1"),
             ("kernel = 4", "kernel 4 is even"),
+            ("kernel = 100001", "reaches 50000 positions"),
             ("floor = 1.5", "floor 1.5"),
             ("window = 0", "window is 0"),
             ("temp = 0.0", "temp 0"),

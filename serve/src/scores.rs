@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use headkv_engine::ModelFiles;
-use headkv_files::{home::home, shell};
+use headkv_files::shell;
 use headkv_plugin::{Compression, HeadScores, methods, scores::Kind};
 use std::{
     fs,
@@ -106,6 +106,7 @@ fn weights(meta: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use headkv_files::home::home;
 
     fn of(model: &Path) -> Scores {
         Scores::of(
