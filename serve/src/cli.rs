@@ -114,7 +114,7 @@ pub fn main() -> ExitCode {
 fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<()> {
     let options = options(args)?;
     let server = Server::start(options)?;
-    terminal::say(&format!("{}", server.greeting()));
+    terminal::say(server.greeting());
     server.until_signalled();
     Ok(())
 }
