@@ -107,6 +107,15 @@ impl ApiError {
         )
     }
 
+    /// 408: a body that does not end.
+    pub fn slow(seconds: u64) -> Self {
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "request_timeout",
+            format!("the body did not end within {seconds} s; send it again"),
+        )
+    }
+
     /// 413: a body over the limit.
     pub fn too_large(limit: usize) -> Self {
         Self::new(

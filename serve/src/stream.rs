@@ -91,7 +91,8 @@ impl<F: Form> Writer<F> {
                 Some(Err(error)) => {
                     self.done = true;
                     let body = error.body().to_string();
-                    self.events.push_back(Event::default().data(body));
+                    let event = Event::default().event("error").data(body);
+                    self.events.push_back(event);
                 }
                 None => {
                     self.done = true;

@@ -32,8 +32,7 @@ pub async fn create(
     let body = request::read(body, app.options.max_body).await?;
     let mut fields = request::fields(&body)?;
     let served = &app.served;
-    let vocabulary = served.engine().tokenizer().get_vocab_size(true);
-    let common = Common::take(&mut fields, &served.name, vocabulary)?;
+    let common = Common::take(&mut fields, &served.name)?;
     entry.prompt(|| fields.get("messages").cloned().unwrap_or_default());
     let top = top_logprobs(&mut fields)?;
     messages::plain(&mut fields)?;

@@ -36,7 +36,7 @@ pub async fn create(
     let mut fields = request::fields(&body)?;
     let served = &app.served;
     let vocabulary = served.engine().tokenizer().get_vocab_size(true);
-    let common = Common::take(&mut fields, &served.name, vocabulary)?;
+    let common = Common::take(&mut fields, &served.name)?;
     let prompt = fields.remove("prompt").unwrap_or_default();
     entry.prompt(|| prompt.clone());
     let texts = prompts(served, &prompt, vocabulary)?;
