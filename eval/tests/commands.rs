@@ -145,6 +145,22 @@ fn a_small_run_brings_a_table_a_report_and_rows() {
 }
 
 #[test]
+fn a_batch_brings_the_rows_of_single_prompts() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |batch: &str| {
+        let out = dir.path().join(batch);
+        let mut args = vec!["needle", "--lengths=300,400", "--draws=2", "--batch", batch];
+        args.extend(["--method=full,adakv,headkv", "--capacity=16"]);
+        args.extend(["--out", out.to_str().unwrap()]);
+        run(&args);
+        rows(&out)
+    };
+    let (one, many) = (of("1"), of("7"));
+    assert_eq!(one.len(), 3 * 2 * 5 * 2);
+    assert_eq!(one, many);
+}
+
+#[test]
 fn every_benchmark_has_a_command() {
     let data = data();
     let folder = |name: &str| data.path().join(name).to_str().unwrap().to_string();

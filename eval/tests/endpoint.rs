@@ -9,10 +9,18 @@ use std::{
     process::{Command, Output},
     sync::{Arc, Mutex},
     thread,
+    time::Duration,
 };
 
 const ANSWER: &str =
     r#"{"choices": [{"text": "eat"}], "usage": {"prompt_tokens": 7, "completion_tokens": 2}}"#;
+
+/// Says nothing for a minute.
+const SILENT: &str = "silent";
+/// Sends a byte now and then.
+const DRIPPING: &str = "dripping";
+/// Answers with the key that it was sent.
+const ECHO: &str = "echo";
 
 /// A server that answers every request the same way, and the `Authorization` of each request.
 struct Server {
@@ -63,9 +71,30 @@ fn serve(stream: impl Read + Write, reply: &str, keys: &Mutex<Vec<String>>) {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
-    keys.lock().unwrap().push(key);
-    let _ = reader.get_mut().write_all(reply.as_bytes());
-    let _ = reader.get_mut().flush();
+    keys.lock().unwrap().push(key.clone());
+    let stream = reader.get_mut();
+    match reply {
+        SILENT => thread::sleep(Duration::from_secs(60)),
+        DRIPPING => {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n");
+            while stream.write_all(b" ").and_then(|()| stream.flush()).is_ok() {
+                thread::sleep(Duration::from_millis(100));
+            }
+        }
+        ECHO => {
+            let answer = serde_json::json!({"choices": [{"text": format!("I was sent {key}")}]});
+            let answer = answer.to_string();
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{answer}",
+                answer.len()
+            );
+        }
+        reply => {
+            let _ = stream.write_all(reply.as_bytes());
+        }
+    }
+    let _ = stream.flush();
 }
 
 fn ok() -> &'static str {
@@ -177,4 +206,110 @@ fn a_server_that_stays_busy_fails_rows_and_the_exit_code_says_so() {
     let rows = rows(dir.path());
     let failed = |row: &serde_json::Value| row["error"].as_str().is_some_and(|e| e.contains("429"));
     assert!(rows.len() == 2 && rows.iter().all(failed), "{rows:?}");
+}
+
+#[test]
+fn a_redirect_is_no_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    for status in ["301", "302", "303", "307"] {
+        let page = format!(
+            "HTTP/1.1 {status} Moved\r\nLocation: /page\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{ANSWER}",
+            ANSWER.len()
+        );
+        let server = Server::start(page.leak(), None);
+        let url = format!("http://localhost:{}", server.port);
+        let output = ask(&url, &dir.path().join(status), &[], &[]);
+        assert_eq!(code(&output), Some(1));
+        assert_eq!(server.keys.lock().unwrap().len(), 2, "asked once a prompt");
+        let rows = rows(&dir.path().join(status));
+        let named = |row: &serde_json::Value| {
+            row["error"].as_str().is_some_and(|e| e.contains("a redirect to /page"))
+        };
+        assert!(rows.iter().all(named), "{rows:?}");
+    }
+}
+
+#[test]
+fn a_server_that_repeats_the_key_does_not_get_it_into_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(ECHO, None);
+    let url = format!("http://localhost:{}", server.port);
+    let secret = ("HEADKV_API_KEY", "sk-very-secret");
+    assert_eq!(code(&ask(&url, dir.path(), &[], &[secret])), Some(0));
+    assert_eq!(rows(dir.path())[0]["answer"], "I was sent Bearer (key)");
+    for file in fs::read_dir(dir.path()).unwrap() {
+        let text = fs::read_to_string(file.unwrap().path()).unwrap();
+        assert!(!text.contains("sk-very-secret"), "{text}");
+    }
+}
+
+#[test]
+fn silent_and_dripping_servers_have_a_time_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    for server in [SILENT, DRIPPING] {
+        let started = Server::start(server, None);
+        let url = format!("http://localhost:{}", started.port);
+        let limit = ["--timeout", "1", "--retries", "0"];
+        let out = dir.path().join(server);
+        assert_eq!(code(&ask(&url, &out, &limit, &[])), Some(1));
+        let failed = |row: &serde_json::Value| {
+            row["error"].as_str().is_some_and(|e| e.contains("timeout"))
+        };
+        assert!(rows(&out).iter().all(failed), "{:?}", rows(&out));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_the_wait_for_a_silent_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(SILENT, None);
+    let url = format!("http://localhost:{}", server.port);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_headkv-eval"))
+        .args(["needle", "--lengths=300", "--draws=1", "--endpoint", &url])
+        .args(["--out", dir.path().to_str().unwrap()])
+        .env_remove("HEADKV_API_KEY")
+        .stderr(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while server.keys.lock().unwrap().is_empty() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    // The server is silent for a minute, and the time limit is ten: only the signal ends this.
+    let ended = child.wait().unwrap();
+    assert_eq!(ended.code(), Some(1));
+    assert!(rows(dir.path()).is_empty(), "what was not answered did not fail");
+}
+
+#[test]
+fn a_dead_server_ends_the_run_and_averages_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("http://127.0.0.1:{port}");
+    let output = ask(&url, dir.path(), &["--retries", "0"], &[]);
+    assert_eq!(code(&output), Some(2));
+    assert!(output.stdout.is_empty() && !dir.path().join("report.html").exists());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("check --endpoint"));
+}
+
+#[cfg(unix)]
+#[test]
+fn few_descriptors_fail_rows_and_not_the_program() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(ok(), None);
+    let program = env!("CARGO_BIN_EXE_headkv-eval");
+    let asks = format!(
+        "ulimit -n 12; exec {program} needle --lengths 300 --draws 4 --retries 1 --concurrency 500 \
+         --endpoint http://localhost:{} --out {}",
+        server.port,
+        dir.path().display()
+    );
+    let output = Command::new("sh").args(["-c", &asks]).output().unwrap();
+    let ended = code(&output);
+    assert!(matches!(ended, Some(0..=2)), "{ended:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("panicked"), "{said}");
 }

@@ -130,7 +130,7 @@ fn mask(config: &Compression, cx: &AttendCx<'_>, weights: &Tensor) -> Result<Vec
         let reach = config.kernel / 2;
         let pooled = |at: usize| {
             let near = at.saturating_sub(reach)..(at + reach + 1).min(candidates);
-            near.map(mean).fold(0.0, f32::max)
+            near.map(mean).max_by(f32::total_cmp).unwrap_or(0.0)
         };
         let pooled: Vec<f32> = (0..candidates).map(pooled).collect();
         let mut order: Vec<usize> = (0..candidates).collect();

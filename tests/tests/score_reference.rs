@@ -179,7 +179,7 @@ fn add(x: &mut [f32], y: &[f32]) {
 }
 
 fn softmax(mut logits: Vec<f32>) -> Vec<f32> {
-    let most = logits.iter().copied().fold(f32::MIN, f32::max);
+    let most = logits.iter().copied().max_by(f32::total_cmp).unwrap();
     logits.iter_mut().for_each(|x| *x = (*x - most).exp());
     let sum: f32 = logits.iter().sum();
     logits.iter_mut().for_each(|x| *x /= sum);
