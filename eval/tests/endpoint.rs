@@ -223,7 +223,9 @@ fn a_redirect_is_no_answer() {
         assert_eq!(server.keys.lock().unwrap().len(), 2, "asked once a prompt");
         let rows = rows(&dir.path().join(status));
         let named = |row: &serde_json::Value| {
-            row["error"].as_str().is_some_and(|e| e.contains("a redirect to /page"))
+            row["error"]
+                .as_str()
+                .is_some_and(|e| e.contains("a redirect to /page"))
         };
         assert!(rows.iter().all(named), "{rows:?}");
     }
@@ -252,9 +254,8 @@ fn silent_and_dripping_servers_have_a_time_limit() {
         let limit = ["--timeout", "1", "--retries", "0"];
         let out = dir.path().join(server);
         assert_eq!(code(&ask(&url, &out, &limit, &[])), Some(1));
-        let failed = |row: &serde_json::Value| {
-            row["error"].as_str().is_some_and(|e| e.contains("timeout"))
-        };
+        let failed =
+            |row: &serde_json::Value| row["error"].as_str().is_some_and(|e| e.contains("timeout"));
         assert!(rows(&out).iter().all(failed), "{:?}", rows(&out));
     }
 }
@@ -277,17 +278,30 @@ fn ctrl_c_ends_the_wait_for_a_silent_server() {
         thread::sleep(Duration::from_millis(5));
     }
     let id = child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
     // The server is silent for a minute, and the time limit is ten: only the signal ends this.
     let ended = child.wait().unwrap();
     assert_eq!(ended.code(), Some(1));
-    assert!(rows(dir.path()).is_empty(), "what was not answered did not fail");
+    assert!(
+        rows(dir.path()).is_empty(),
+        "what was not answered did not fail"
+    );
 }
 
 #[test]
 fn a_dead_server_ends_the_run_and_averages_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let url = format!("http://127.0.0.1:{port}");
     let output = ask(&url, dir.path(), &["--retries", "0"], &[]);
     assert_eq!(code(&output), Some(2));

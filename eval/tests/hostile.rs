@@ -85,7 +85,11 @@ fn rows_of_an_edited_needle_file_are_not_averaged_with_the_old_ones() {
         fields[fields.len() - 2].clone()
     };
     assert_eq!(shown(edited.ask("Lisbon", "out", &[])), "1");
-    assert_eq!(shown(edited.ask("Vienna", "out", &[])), "1", "one prompt, not two");
+    assert_eq!(
+        shown(edited.ask("Vienna", "out", &[])),
+        "1",
+        "one prompt, not two"
+    );
     assert_eq!(rows(&edited.path("out")).len(), 2, "and nothing is lost");
     let page = || fs::read_to_string(edited.path("out/report.html")).unwrap();
     let vienna = page();
@@ -111,7 +115,12 @@ fn a_merge_keeps_what_its_folder_held_and_says_that_parts_are_missing() {
 
     let shard = |part: &str| {
         let out = folder(&part[..1].repeat(2));
-        let args = ["--needles=digits", "--draws=3", "--lengths=300", "--method=full,snapkv"];
+        let args = [
+            "--needles=digits",
+            "--draws=3",
+            "--lengths=300",
+            "--method=full,snapkv",
+        ];
         let mut all = vec!["needle", "--capacity=16", "--shard", part, "--out", &out];
         all.extend(args);
         runs(&all);
@@ -119,9 +128,15 @@ fn a_merge_keeps_what_its_folder_held_and_says_that_parts_are_missing() {
     };
     let parts = [shard("1/4"), shard("2/4")];
     let said = runs(&["merge", &parts[0], &parts[1], "--out", &folder("merged")]);
-    assert!(said.contains("note: the methods of needle · tiny"), "{said}");
+    assert!(
+        said.contains("note: the methods of needle · tiny"),
+        "{said}"
+    );
     let table = runs(&["report", &folder("merged")]);
-    assert!(table.contains("Not all methods answered the same prompts"), "{table}");
+    assert!(
+        table.contains("Not all methods answered the same prompts"),
+        "{table}"
+    );
 }
 
 #[test]
@@ -174,10 +189,7 @@ fn nothing_to_run_is_said_so() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let out = out.to_str().unwrap();
-    for args in [
-        &["needle", "--draws=0"][..],
-        &["ruler", "--samples=0"],
-    ] {
+    for args in [&["needle", "--draws=0"][..], &["ruler", "--samples=0"]] {
         refused(&[args, &["--out", out]].concat(), &["nothing to run"]);
     }
     let grid = dir.path().join("grid.toml");
@@ -205,16 +217,32 @@ fn counts_that_nobody_waits_for_are_refused_at_once() {
         (&["needle", "--lengths", &most][..], "8192"),
         (&["needle", "--lengths=10000000"], "8192"),
         (&["ruler", "--lengths", &most], "lower"),
-        (&["needle", "--draws=1000000000000"], "1000000000000 prompts"),
+        (
+            &["needle", "--draws=1000000000000"],
+            "1000000000000 prompts",
+        ),
         (&["ruler", "--samples=1000000000000"], "lower --samples"),
     ] {
         refused(&[args, &["--out", out]].concat(), &[part]);
     }
     // 200 x 200 configurations.
-    let list = |from: usize| (from..from + 200).map(|n| n.to_string()).collect::<Vec<_>>();
+    let list = |from: usize| {
+        (from..from + 200)
+            .map(|n| n.to_string())
+            .collect::<Vec<_>>()
+    };
     let (capacities, betas) = (list(16).join(","), list(2).join(","));
     refused(
-        &["needle", "--method=headkv", "--capacity", &capacities, "--beta", &betas, "--out", out],
+        &[
+            "needle",
+            "--method=headkv",
+            "--capacity",
+            &capacities,
+            "--beta",
+            &betas,
+            "--out",
+            out,
+        ],
         &["40000 configurations", "name fewer"],
     );
 }
@@ -231,7 +259,12 @@ fn a_grids_needle_file_lies_beside_it() {
     );
     fs::write(&grid, body).unwrap();
     let out = dir.path().join("out");
-    runs(&["run", grid.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    runs(&[
+        "run",
+        grid.to_str().unwrap(),
+        "--out",
+        out.to_str().unwrap(),
+    ]);
     let rows = rows(&out);
     assert_eq!(rows.len(), 1, "a depth named twice is one");
     assert_eq!(rows[0]["dataset"], "mine 1");
@@ -241,7 +274,13 @@ fn a_grids_needle_file_lies_beside_it() {
 fn a_capacity_below_sinks_that_a_method_does_not_have() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let small = ["needle", "--needles=san-francisco", "--lengths=300", "--depths=50", "--capacity=10"];
+    let small = [
+        "needle",
+        "--needles=san-francisco",
+        "--lengths=300",
+        "--depths=50",
+        "--capacity=10",
+    ];
     let with = |method: &str| {
         let mut args = small.to_vec();
         let method = format!("--method={method}");
@@ -272,7 +311,13 @@ fn a_benchmark_of_speed_has_figures() {
 fn a_pipe_is_no_grid_and_no_data() {
     let dir = tempfile::tempdir().unwrap();
     let pipe = dir.path().join("pipe.toml");
-    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
     let pipe = pipe.to_str().unwrap();
     for args in [
         &["run", pipe][..],
@@ -294,7 +339,10 @@ fn nothing_in_a_file_commands_the_terminal() {
     fs::write(edited.path("out/rows.jsonl"), format!("{row}\n")).unwrap();
     let out = edited.path("out");
     let shown = runs(&["report", out.to_str().unwrap()]);
-    assert!(!shown.contains('\u{1b}') && shown.contains("x\\|y z"), "{shown}");
+    assert!(
+        !shown.contains('\u{1b}') && shown.contains("x\\|y z"),
+        "{shown}"
+    );
     let csv = fs::read_to_string(edited.path("out/report.csv")).unwrap();
     assert!(csv.contains(",'=cmd(),"), "{csv}");
 }

@@ -135,7 +135,10 @@ fn twenty_kills_change_nothing() {
         let _ = child.kill();
         killed += usize::from(!child.wait().unwrap().success());
     }
-    assert!(killed > 0, "the first run has written a row of many when it is killed");
+    assert!(
+        killed > 0,
+        "the first run has written a row of many when it is killed"
+    );
     run(torn.path());
     assert_eq!(rows(torn.path()), rows(whole.path()));
     assert_eq!(lines(torn.path()), total, "no prompt was answered twice");
