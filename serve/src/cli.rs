@@ -115,8 +115,7 @@ fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<()
     let options = options(args)?;
     let server = Server::start(options)?;
     terminal::say(server.greeting());
-    server.until_signalled();
-    Ok(())
+    server.until_signalled()
 }
 
 /// The settings that arguments ask for, the program's own name first.

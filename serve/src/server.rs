@@ -105,9 +105,17 @@ impl Server {
         self.stop.send_replace(true);
     }
 
-    /// Serves until SIGTERM or Ctrl-C, or until the end that [`Server::drain`] began.
-    pub fn until_signalled(mut self) {
-        self.join();
+    /// Serves until SIGTERM or Ctrl-C, which are left alone otherwise: a program may have handlers of its own.
+    ///
+    /// # Errors
+    /// The system has no signals to wait for.
+    pub fn until_signalled(self) -> Result<()> {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot wait for signals")?
+            .block_on(shutdown::signal());
+        Ok(())
     }
 
     fn join(&mut self) {
@@ -213,17 +221,15 @@ fn greeting(app: &App, address: SocketAddr) -> String {
     )
 }
 
-/// Serves until a signal or `stop`, then until the last request or the limit.
+/// Serves until `stop`, then until the last request or the limit.
 async fn serve(listener: TcpListener, app: Arc<App>, mut stop: watch::Receiver<bool>) {
     let watcher = app.clone();
     let watching = tokio::spawn(async move { watcher.running.watch().await });
     let ending = {
         let app = app.clone();
         async move {
-            tokio::select! {
-                () = shutdown::signal() => {}
-                _ = stop.wait_for(|stop| *stop) => {}
-            }
+            // An error is the sender's end, which is an end as well.
+            let _ = stop.wait_for(|stop| *stop).await;
             app.drain.begin();
         }
     };
