@@ -323,12 +323,18 @@ impl Client {
 
 /// Whether a request did not even reach a server.
 fn unreachable(error: &ureq::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    // A certificate that is not trusted comes as data that is invalid.
+    use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, InvalidData, NetworkUnreachable};
     match error {
         ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
         ureq::Error::BadUri(_) | ureq::Error::Tls(_) | ureq::Error::Rustls(_) => true,
         ureq::Error::Io(why) => {
-            let kinds = [ConnectionRefused, HostUnreachable, NetworkUnreachable];
+            let kinds = [
+                ConnectionRefused,
+                HostUnreachable,
+                NetworkUnreachable,
+                InvalidData,
+            ];
             kinds.contains(&why.kind())
         }
         _ => false,

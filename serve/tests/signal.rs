@@ -81,7 +81,7 @@ fn sigterm_drains() {
 #[test]
 fn wrong_input_ends_with_2_and_one_line() {
     let cases: [(&[&str], &str); 5] = [
-        (&["--model", "/nowhere"], "no such folder or file"),
+        (&["--model", "/nowhere"], "no such folder, file or model"),
         (&["--method", "magic"], "unknown method"),
         (&["--capacity", "3"], "capacity 3"),
         (

@@ -169,7 +169,7 @@ fn a_path_that_is_not_utf8_is_refused() {
     let message = refusal(&moved);
     fs::remove_dir(&moved).unwrap();
     assert!(message.contains("the path is not UTF-8"), "{message}");
-    let message = refusal(Path::new("org/name"));
+    let message = refusal(Path::new("/nowhere/at/all"));
     assert!(message.contains("no such folder, file"), "{message}");
 }
 

@@ -187,13 +187,13 @@ fn failures_can_be_counted_and_seen() {
     let results = results();
     let found = report::failures(&results, &Options::default());
     assert_eq!(found.len(), 1);
-    assert_eq!((found[0].failed, found[0].examples.len()), (5, 3));
+    assert_eq!((found[0].failed, found[0].examples.len()), (10, 3));
     let all = Options {
         failures: 100,
         ..Options::default()
     };
     let found = report::failures(&results, &all);
-    assert_eq!(found[0].examples.len(), 5);
+    assert_eq!(found[0].examples.len(), 10);
     insta::assert_json_snapshot!("failures", found[0].examples[0]);
 }
 
