@@ -32,7 +32,7 @@ pub enum Family {
     Gemma2,
     /// A window in the configuration that its layers do not use.
     Qwen2,
-    /// A window from some layer on.
+    /// A window in every layer, norms of queries and keys.
     Qwen3,
 }
 
@@ -54,7 +54,6 @@ impl Family {
         match self {
             Family::Llama | Family::Qwen2 => false,
             Family::Gemma2 => layer.is_multiple_of(2),
-            Family::Qwen3 => layer >= LAYERS / 2,
             _ => true,
         }
     }
@@ -93,7 +92,8 @@ impl Family {
             Family::Qwen2 => vec![("use_sliding_window", json!(false))],
             Family::Qwen3 => vec![
                 ("use_sliding_window", json!(true)),
-                ("max_window_layers", json!(LAYERS / 2)),
+                // Upstream's prompts mask the layers before it as well: no reference for them.
+                ("max_window_layers", json!(0)),
             ],
             _ => vec![],
         });

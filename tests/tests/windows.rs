@@ -124,8 +124,7 @@ fn the_table_of_models_says_what_is_tested() {
         let (which, compressed) = match slides[..] {
             [false, false, false, false] => ("none", "yes"),
             [true, true, true, true] => ("all", "window only"),
-            [true, false, true, false] => ("every other", "yes"),
-            _ => ("those from max_window_layers on", "yes"),
+            _ => ("every other", "yes"),
         };
         format!("| {family:?} | {which} | yes | {compressed} |")
     });
