@@ -25,7 +25,7 @@ pub struct Needle {
     #[arg(long, value_name = "NAME|FILE.jsonl", default_value = "held-out")]
     pub needles: String,
     /// Needles drawn of each family, each at the next of the depths; fixed ones stand at every depth
-    #[arg(long, value_name = "N", default_value_t = 12)]
+    #[arg(long, value_name = "N", default_value_t = 6)]
     pub draws: usize,
     /// Tokens of context with the needle; the question is not counted
     #[arg(

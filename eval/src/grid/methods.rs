@@ -14,7 +14,7 @@ pub struct Methods {
         long,
         value_delimiter = ',',
         value_name = "NAME",
-        default_value = "full,snapkv,headkv"
+        default_value = "full,snapkv,headkv,headkv-plus"
     )]
     pub method: Vec<String>,
     /// Tokens kept per head on average, the window included
