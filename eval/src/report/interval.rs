@@ -83,14 +83,15 @@ mod tests {
     #[test]
     fn a_known_case() {
         let values: Vec<f64> = (0..400).map(|at| f64::from(at % 2)).collect();
-        let (low, high) = bounds(&[values.clone()]);
+        let (low, high) = bounds(std::slice::from_ref(&values));
         let (expected, error) = (1.96 * (0.25f64 / 400.0).sqrt(), 0.006);
         assert!((0.5 - low - expected).abs() < error, "{low}");
         assert!((high - 0.5 - expected).abs() < error, "{high}");
         // Two independent columns of that kind: their mean spreads less by a factor of sqrt(2).
         let (low, high) = bounds(&[values.clone(), values.clone()]);
         assert!((high - low - 2.0 * expected / 2f64.sqrt()).abs() < 2.0 * error);
-        assert_eq!(interval(&[values.clone()]), interval(&[values]));
+        let same = std::slice::from_ref(&values);
+        assert_eq!(interval(same), interval(same));
     }
 
     /// Methods that differ by as much on every prompt differ surely, however much prompts differ from each other.
