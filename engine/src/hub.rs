@@ -99,10 +99,10 @@ impl Hub {
             why,
         };
         if self.offline {
-            return Err(fail(
-                "not in the hub's cache, and HF_HUB_OFFLINE is set; unset it or name a folder"
-                    .into(),
-            ));
+            return Err(fail(format!(
+                "not in the hub's cache, and HF_HUB_OFFLINE is set; unset it, or fetch it with: hf download {}",
+                name.repository
+            )));
         }
         // Not on the caller's thread, which may belong to a runtime of its own.
         let fetched = thread::scope(|scope| {
@@ -143,8 +143,7 @@ impl Hub {
         let api = builder.build().map_err(|e| explain(&e.to_string()))?;
         let repository = api.model(name.repository.clone());
         if let Some(file) = &name.file {
-            let path = repository.get(file).await;
-            return path.map_err(|e| explain(&format!("{file}: {e}")));
+            return get(&repository, file).await;
         }
         let info = repository
             .info()

@@ -14,7 +14,7 @@ use std::{
     fs,
     net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
@@ -28,8 +28,7 @@ use std::{
 #[derive(Parser)]
 #[command(name = "headkv-serve", version, verbatim_doc_comment)]
 struct Cli {
-    /// A model folder, a .gguf file, or the name of a repository in the local Hugging Face cache [default: the embedded
-    /// models/tiny]
+    /// A model folder, a .gguf file, or a model's name on the Hugging Face hub [default: the embedded models/tiny]
     #[arg(long, value_name = "DIR|FILE|ORG/NAME")]
     model: Option<PathBuf>,
     /// The model's name in requests [default: the folder's, in lower case]
@@ -68,7 +67,7 @@ struct Cli {
     /// Requests that may wait for memory; those after them get 429
     #[arg(long, value_name = "N", default_value_t = 256)]
     queue: usize,
-    /// Prompt tokens of one step, so that running answers go on meanwhile; a longer prompt is a step of its own
+    /// Prompt tokens of one step, so that running answers go on meanwhile; a longer prompt comes in pieces
     #[arg(long, value_name = "TOKENS", default_value_t = 4096)]
     step_tokens: usize,
     /// The answer's length where a chat request does not say
@@ -125,10 +124,7 @@ fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<()
 pub fn options(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Options> {
     let cli = Cli::parse_from(args);
     let embedded = cli.model.is_none();
-    let model = match cli.model {
-        Some(model) => local(&model)?,
-        None => home().join("models/tiny"),
-    };
+    let model = cli.model.unwrap_or_else(|| home().join("models/tiny"));
     let compression = match &cli.config {
         Some(file) => {
             let text = fs::read_to_string(file)
@@ -169,36 +165,6 @@ pub fn options(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> R
         log,
         log_prompts: cli.log_prompts,
         ..Options::new(model)
-    })
-}
-
-/// The folder or file that `--model` means; a repository's name means its newest snapshot in the local cache.
-fn local(model: &Path) -> Result<PathBuf> {
-    let name = model.to_string_lossy();
-    let parts: Vec<&str> = name.split('/').collect();
-    let [org, repository] = parts[..] else {
-        return Ok(model.into());
-    };
-    if model.exists() || org.is_empty() || org == "." || org == ".." || repository.is_empty() {
-        return Ok(model.into());
-    }
-    let cache = std::env::var_os("HF_HOME").map_or_else(
-        || {
-            let home = std::env::var_os("HOME").unwrap_or_default();
-            PathBuf::from(home).join(".cache/huggingface")
-        },
-        PathBuf::from,
-    );
-    let folder = cache.join(format!("hub/models--{org}--{repository}/snapshots"));
-    let newest = fs::read_dir(&folder).ok().and_then(|entries| {
-        let changed = |path: &PathBuf| fs::metadata(path).and_then(|m| m.modified()).ok();
-        entries.flatten().map(|e| e.path()).max_by_key(changed)
-    });
-    newest.with_context(|| {
-        format!(
-            "no such folder, and {org}/{repository} is not in {}; fetch it with: hf download {org}/{repository}",
-            cache.display()
-        )
     })
 }
 
@@ -245,12 +211,5 @@ mod tests {
         assert!(options.model.ends_with("models/tiny"));
         assert_eq!(options.address.to_string(), "127.0.0.1:1234");
         assert_eq!(options.compression, Compression::new("headkv", 64));
-    }
-
-    #[test]
-    fn a_repository_that_is_not_there_is_named_with_its_command() {
-        let message = options(["headkv-serve", "--model", "nobody/nothing"]);
-        let message = format!("{:#}", message.unwrap_err());
-        assert!(message.contains("hf download nobody/nothing"), "{message}");
     }
 }

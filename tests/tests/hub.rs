@@ -172,6 +172,7 @@ fn refusals_say_what_to_do() {
         .unwrap_err()
         .to_string();
     assert!(message.contains("HF_HUB_OFFLINE"), "{message}");
+    assert!(message.contains("hf download org/tiny"), "{message}");
     let nobody = Hub::new("http://127.0.0.1:1", cache.path());
     let message = nobody.fetch(&name("org/tiny")).unwrap_err().to_string();
     assert!(message.contains("check the network"), "{message}");

@@ -58,7 +58,8 @@ impl Outline {
     /// What is missing or damaged.
     pub fn read(model: &Path) -> Result<Self, Error> {
         let files = ModelFiles::open(model).map_err(backend)?;
-        let name = files.name();
+        // A name on the hub has become a folder.
+        let (name, model) = (files.name(), files.path());
         if files.is_gguf() {
             let file = fs::File::open(model).map_err(Error::read(model))?;
             let length = file.metadata().map_err(Error::read(model))?.len();
