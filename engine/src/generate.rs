@@ -169,7 +169,10 @@ impl Engine {
         let message = RequestMessage::CompletionTokens(request.prompt.clone());
         let id = self.mistral.next_request_id();
         let configured = match &request.compression {
-            Some(compression) => Some(self.compressed()?.configure(id, compression)?),
+            Some(compression) => {
+                let model = self.compressed()?;
+                Some(model.configure(id, model.policy(compression)?)?)
+            }
             None => None,
         };
         let normal = NormalRequest {

@@ -8,7 +8,7 @@ pub use variants::{label, variants};
 
 use crate::{Backend, Completion, Error, Failure, Job, Variant, store::Heads};
 use headkv_engine::{Attention, Device, Engine, Generation, LoadOptions, Request};
-use headkv_plugin::{Compression, Policy, methods};
+use headkv_plugin::{Compression, methods};
 use std::{num::NonZeroUsize, path::Path};
 use variants::compression;
 
@@ -54,14 +54,15 @@ impl InProcess {
     ///
     /// # Errors
     /// A variant that does not fit the model.
-    pub fn heads(&self, variant: &Variant, scores: &Scores) -> Result<Option<Heads>, Error> {
-        let (config, shape) = (compression(variant)?, self.engine.shape());
+    pub fn heads(&self, variant: &Variant) -> Result<Option<Heads>, Error> {
+        let (config, layers) = (compression(variant)?, self.engine.shape().layers);
         if methods::find(&config.method).is_ok_and(|entry| entry.keeps_all) {
             return Ok(None);
         }
-        let policy = Policy::new(&config, shape, scores.of(variant)).map_err(backend)?;
-        let mut capacities = Vec::with_capacity(shape.layers);
-        for layer in 0..shape.layers {
+        let model = self.engine.compressed().map_err(backend)?;
+        let policy = model.policy(&config).map_err(backend)?;
+        let mut capacities = Vec::with_capacity(layers);
+        for layer in 0..layers {
             let lengths = policy.lengths(layer, self.engine.context());
             match lengths.map_err(backend)? {
                 Some(lengths) => capacities.push(lengths),

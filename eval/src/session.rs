@@ -208,12 +208,11 @@ impl Session<'_> {
         let backend = InProcess::load(path, &self.options.device, self.options.batch)?;
         let name = backend.engine().files().name();
         let variants = self.variants(path, &name)?;
-        let scores = Scores::read(&variants)?;
         let mut heads = Vec::new();
         for variant in &variants {
             let fit = || {
                 backend.configure(variant)?;
-                backend.heads(variant, &scores)
+                backend.heads(variant)
             };
             // Of many models and score files, the message has to name the two that do not fit.
             let fit = fit().map_err(|e| Error::Backend(format!("{name}, {variant}: {e}")));

@@ -1,16 +1,9 @@
 //! Wrong input: one line that names the thing and the fix, exit code 2, and nothing written.
 
-use std::{
-    fs,
-    process::{Command, Output},
-};
+mod program;
 
-fn run(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_headkv-eval"))
-        .args(args)
-        .output()
-        .unwrap()
-}
+use program::run;
+use std::fs;
 
 fn refuses(args: &[&str], expected: &[&str]) {
     let dir = tempfile::tempdir().unwrap();

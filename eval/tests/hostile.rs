@@ -1,20 +1,16 @@
 //! Careless input: what is asked for is run, refused in one line, or kept; nothing is lost or averaged in silence.
 
+mod program;
+
+use program::run;
 use serde_json::{Value, json};
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
 };
 
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny");
-
-fn run(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_headkv-eval"))
-        .args(args)
-        .output()
-        .unwrap()
-}
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()

@@ -1,17 +1,10 @@
 //! Every parameter of the compression is a flag with the plugin's default, and what it says is what runs and is labelled.
 
-use headkv_plugin::Compression;
-use std::{
-    fs,
-    process::{Command, Output},
-};
+mod program;
 
-fn run(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_headkv-eval"))
-        .args(args)
-        .output()
-        .unwrap()
-}
+use headkv_plugin::Compression;
+use program::run;
+use std::fs;
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()

@@ -17,10 +17,18 @@ pub struct Policy {
     pub model: ModelShape,
     /// How many positions each head keeps.
     pub method: Arc<dyn Method>,
-    /// By layer of the model: its number among those that are compressed, or the sliding window whose tokens it keeps.
-    layers: Vec<Result<usize, usize>>,
+    layers: Vec<Layer>,
     /// How positions are ranked; `None` by the observation window's attention.
     pub ranking: Option<Arc<dyn Ranking>>,
+}
+
+/// What becomes of a layer of the model.
+#[derive(Clone, Copy)]
+enum Layer {
+    /// It is compressed, as the method's layer of that number.
+    Compressed(usize),
+    /// It keeps the tokens of its sliding window, so many.
+    Slides(usize),
 }
 
 impl Policy {
@@ -64,14 +72,17 @@ impl Policy {
                 heads: model.heads,
             });
         }
-        let compressed: Vec<usize> = (0..model.layers)
-            .filter(|&layer| windows.get(layer).is_none_or(Option::is_none))
-            .collect();
-        let number = |layer: usize| match windows.get(layer) {
-            Some(Some(window)) => Err(*window),
-            _ => Ok(compressed.iter().filter(|&&other| other < layer).count()),
-        };
-        let layers = (0..model.layers).map(number).collect();
+        let mut compressed = Vec::new();
+        let layers = windows.iter().enumerate().map(|(layer, window)| {
+            window.map_or_else(
+                || {
+                    compressed.push(layer);
+                    Layer::Compressed(compressed.len() - 1)
+                },
+                Layer::Slides,
+            )
+        });
+        let layers = layers.collect();
         // A model that slides everywhere has nothing to share a budget among; its method is never asked.
         let scores = match compressed.len() {
             0 => scores.cloned(),
@@ -105,7 +116,7 @@ impl Policy {
     /// # Errors
     /// [`Error::Method`] if the method's answer does not fit the model.
     pub fn budget(&self, layer: usize, prompt: usize) -> Result<Budget, Error> {
-        let Some(Ok(number)) = self.layers.get(layer).copied() else {
+        let Some(Layer::Compressed(number)) = self.layers.get(layer).copied() else {
             return Ok(Budget::All);
         };
         if prompt <= self.config.capacity {
@@ -157,7 +168,35 @@ impl Policy {
 
     /// The tokens that a layer's sliding window keeps; `None` for a layer that is compressed.
     pub fn window(&self, layer: usize) -> Option<usize> {
-        self.layers.get(layer).and_then(|kind| kind.err())
+        match self.layers.get(layer) {
+            Some(Layer::Slides(window)) => Some(*window),
+            _ => None,
+        }
+    }
+
+    /// Tokens that a layer keeps of such a prompt, all stored heads together; where each head's rounding depends on the
+    /// prompt, up to one token per head more than it will be.
+    ///
+    /// # Errors
+    /// As [`Self::budget`].
+    pub fn kept(&self, layer: usize, prompt: usize) -> Result<usize, Error> {
+        if let Some(window) = self.window(layer) {
+            return Ok(prompt.min(window) * self.model.kv_heads);
+        }
+        let heads = self.model.stored_heads(self.config.granularity);
+        let candidates = prompt.saturating_sub(self.config.window);
+        let all = candidates * heads;
+        let chosen = match self.budget(layer, prompt)? {
+            // A prompt that is kept whole is stored once per KV head.
+            Budget::All => return Ok(prompt * self.model.kv_heads),
+            Budget::Ends { first, last } => (first + last).min(candidates) * heads,
+            Budget::PerHead(counts) => counts.iter().map(|n| *n.min(&candidates)).sum(),
+            Budget::Competing { total, .. } => total.min(all),
+            Budget::Shared { mean, exact, .. } => {
+                (mean * heads + if exact { 0 } else { heads }).min(all)
+            }
+        };
+        Ok(chosen + (prompt - candidates) * heads)
     }
 
     /// The positions of a prompt of `tokens` that each stored head of a layer keeps, in ascending order: what `budget`

@@ -35,6 +35,7 @@ use crate::{
 };
 
 pub use cache::HookedCache;
+use cache::LayerCache;
 pub(crate) use cache::{gather, hooked, reset, scatter};
 pub(crate) use failure::{end_failed, ended, patiently, send};
 pub(crate) use load::{alternating, for_load, install, refuse};
@@ -149,13 +150,18 @@ fn current() -> Option<Arc<dyn AttentionHook>> {
 
 /// The hook that a loaded model took; `None` if it is not hooked.
 pub fn hook_of(pipeline: &dyn Pipeline) -> Option<Arc<dyn ModelHook>> {
+    Some(first_layer(pipeline)?.hook)
+}
+
+/// The first layer of a hooked model, which knows what all of them know.
+fn first_layer(pipeline: &dyn Pipeline) -> Option<LayerCache> {
     // The other kinds of models have no cache to ask for.
     pipeline.get_metadata().model_metadata.as_ref()?;
     let EitherCache::Normal(cache) = pipeline.cache() else {
         return None;
     };
     match cache.lock().unwrap_or_else(|e| e.into_inner()).0.first() {
-        Some(KvCache::Hooked(cache)) => cache.hook(),
+        Some(KvCache::Hooked(cache)) => cache.layer().cloned(),
         _ => None,
     }
 }
@@ -167,22 +173,13 @@ pub fn tokenizer(pipeline: &dyn Pipeline) -> Option<Arc<Tokenizer>> {
 
 /// The attention shape of a loaded model, hooked or not; `None` if it is not a text model.
 pub fn model_info(pipeline: &dyn Pipeline) -> Option<ModelInfo> {
+    if let Some(layer) = first_layer(pipeline) {
+        return Some(layer.model);
+    }
     let metadata = pipeline.get_metadata();
     let config = metadata.model_metadata.as_ref()?;
-    let shows_all = vec![None; metadata.num_hidden_layers];
-    let windows = hook_windows(pipeline).unwrap_or_else(|| shows_all.into());
-    Some(info(&**config, windows, metadata.max_seq_len))
-}
-
-/// The windows of a hooked model's layers.
-fn hook_windows(pipeline: &dyn Pipeline) -> Option<Arc<[Option<usize>]>> {
-    let EitherCache::Normal(cache) = pipeline.cache() else {
-        return None;
-    };
-    match cache.lock().unwrap_or_else(|e| e.into_inner()).0.first() {
-        Some(KvCache::Hooked(cache)) => cache.windows(),
-        _ => None,
-    }
+    let windows = vec![None; metadata.num_hidden_layers];
+    Some(info(&**config, windows.into(), metadata.max_seq_len))
 }
 
 fn info(

@@ -1,7 +1,7 @@
 //! What a request will hold, known before it runs: the budget says what is kept of a prompt, `max_tokens` the tail.
 
 use headkv_engine::Device;
-use headkv_plugin::{Error, ModelShape, Policy, cache::TAIL_BLOCK, methods::Budget};
+use headkv_plugin::{Error, ModelShape, Policy, cache::TAIL_BLOCK};
 
 /// Tokens of a GPU's first and largest tail block; each is as large as all before it within these.
 const GPU_BLOCKS: (usize, usize) = (64, 1024);
@@ -50,32 +50,12 @@ impl Sizes {
     ) -> Result<Footprint, Error> {
         let layers = 0..self.shape.layers;
         let kept: Vec<usize> = layers
-            .map(|layer| self.kept(policy, layer, prompt))
+            .map(|layer| policy.kept(layer, prompt))
             .collect::<Result<_, _>>()?;
         // The last token is never attended to.
         let tail = self.tail_tokens(answer.saturating_sub(1)) * self.token_bytes();
         let bytes = kept.iter().sum::<usize>() * self.entry_bytes() + tail;
         Ok(Footprint { kept, bytes })
-    }
-
-    fn kept(&self, policy: &Policy, layer: usize, prompt: usize) -> Result<usize, Error> {
-        if let Some(window) = policy.window(layer) {
-            return Ok(prompt.min(window) * self.shape.kv_heads);
-        }
-        let heads = self.shape.stored_heads(policy.config.granularity);
-        let candidates = prompt.saturating_sub(policy.config.window);
-        let all = candidates * heads;
-        let chosen = match policy.budget(layer, prompt)? {
-            // A prompt that is kept whole is stored once per KV head.
-            Budget::All => return Ok(prompt * self.shape.kv_heads),
-            Budget::Ends { first, last } => (first + last).min(candidates) * heads,
-            Budget::PerHead(counts) => counts.iter().map(|n| *n.min(&candidates)).sum(),
-            Budget::Competing { total, .. } => total.min(all),
-            Budget::Shared { mean, exact, .. } => {
-                (mean * heads + if exact { 0 } else { heads }).min(all)
-            }
-        };
-        Ok(chosen + (prompt - candidates) * heads)
     }
 
     /// Tokens that a tail has room for when it holds so many.

@@ -12,7 +12,6 @@ use crate::{
     state::App,
 };
 use futures::{Stream, StreamExt, stream::SelectAll};
-use headkv_plugin::Policy;
 use mistralrs_core::{CustomLogitsProcessor, NormalRequest, Request, ToolCallResponse};
 use std::{pin::Pin, sync::Arc, time::Instant};
 use tokio::sync::mpsc;
@@ -113,7 +112,7 @@ pub async fn start(
         None => None,
         Some(own) => Some(served.policy(compression::of(own, &served.compression)?)?),
     };
-    let policy: &Policy = own.as_ref().map_or(&*served.policy, |(_, policy)| policy);
+    let policy = own.as_ref().unwrap_or(&served.policy);
     let context = served.engine().context();
     let mut need = Need::default();
     let mut answers = Vec::new();
@@ -183,10 +182,10 @@ pub async fn start(
                 .map(|watcher| vec![watcher as Arc<dyn CustomLogitsProcessor>]);
             let configured = match &own {
                 None => None,
-                Some((config, _)) => Some(
+                Some(policy) => Some(
                     served
                         .model()
-                        .configure(request.id, config)
+                        .configure(request.id, policy.clone())
                         .map_err(|e| ApiError::parameter("headkv", e.to_string()))?,
                 ),
             };

@@ -3,6 +3,7 @@
 use crate::error::ApiError;
 use axum::body::{Body, HttpBody};
 use futures::StreamExt;
+use mistralrs_core::{NormalRequest, Request};
 use serde_json::{Map, Value};
 use std::time::Duration;
 
@@ -74,6 +75,27 @@ async fn read_all(body: Body, limit: usize) -> Result<Vec<u8>, ApiError> {
         return Err(ApiError::too_large(limit));
     }
     Ok(read)
+}
+
+/// Reads a body, and takes the common parameters out; what is left is for the runtime's own request type.
+///
+/// # Errors
+/// As [`read`], [`fields`] and [`Common::take`].
+pub async fn begin(body: Body, limit: usize, model: &str) -> Result<(Fields, Common), ApiError> {
+    let mut fields = fields(&read(body, limit).await?)?;
+    let common = Common::take(&mut fields, model)?;
+    Ok((fields, common))
+}
+
+/// What the runtime's own parser made of a request.
+///
+/// # Errors
+/// 400 with what it did not take.
+pub fn normal(parsed: anyhow::Result<(Request, bool)>) -> Result<NormalRequest, ApiError> {
+    match parsed.map_err(|e| ApiError::request(e.root_cause().to_string()))? {
+        (Request::Normal(request), _) => Ok(*request),
+        _ => Err(ApiError::failed("the request became another kind")),
+    }
 }
 
 /// The fields of a body; those that are null count as left out.
@@ -179,7 +201,11 @@ fn bias(fields: &mut Fields) -> Result<(), ApiError> {
     }
 }
 
-fn flag(fields: &mut Fields, name: &str) -> Result<bool, ApiError> {
+/// Takes a field out that is true or false, or left out for false.
+///
+/// # Errors
+/// 400 for anything else.
+pub fn flag(fields: &mut Fields, name: &str) -> Result<bool, ApiError> {
     match fields.remove(name) {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Bool(value)) => Ok(value),

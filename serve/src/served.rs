@@ -78,21 +78,17 @@ impl Served {
         &self.model
     }
 
-    /// The configuration with its score file, and ready for this model.
+    /// The configuration with its score file, ready for this model.
     ///
     /// # Errors
     /// 400 with what is wrong with it.
-    pub fn policy(&self, config: Compression) -> Result<(Compression, Arc<Policy>), ApiError> {
+    pub fn policy(&self, config: Compression) -> Result<Arc<Policy>, ApiError> {
         let wrong = |why: String| ApiError::parameter("headkv", why);
         let config = self
             .scores
             .complete(config)
             .map_err(|e| wrong(e.to_string()))?;
-        let policy = self
-            .model
-            .policy(&config)
-            .map_err(|e| wrong(e.to_string()))?;
-        Ok((config, policy))
+        self.model.policy(&config).map_err(|e| wrong(e.to_string()))
     }
 
     /// What a sequence holds after a prompt and an answer of so many tokens.

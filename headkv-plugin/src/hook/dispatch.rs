@@ -77,14 +77,13 @@ fn attend<B: Backend>(
             account,
             recording,
         } = state.layer::<B>(cx.layer, prompt, cx.q.device())?;
+        let record = recording.is_some();
         accounts.push((account, layer.own_bytes(), layer.kept_bytes(), recording));
         rows.push(Row {
             layer,
             policy,
             prompt,
-            record: accounts
-                .last()
-                .is_some_and(|(.., recording)| recording.is_some()),
+            record,
             recorded: None,
             compressing,
         });

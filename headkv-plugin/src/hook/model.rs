@@ -96,17 +96,21 @@ impl Model {
         Ok(())
     }
 
-    /// Gives one request, by its `NormalRequest::id`, a configuration of its own; it is to be called before the request
+    /// Gives one request, by its `NormalRequest::id`, a [`Self::policy`] of its own; it is to be called before the request
     /// is sent, and the result held until it is answered.
     ///
     /// # Errors
-    /// As [`Self::set`].
+    /// [`Error::Config`] for a policy of a model of another shape.
     pub fn configure(
         self: &Arc<Self>,
         request: usize,
-        config: &Compression,
+        policy: Arc<Policy>,
     ) -> std::result::Result<Configured, Error> {
-        let policy = self.policy(config)?;
+        if policy.model != self.shape {
+            return Err(Error::Config(
+                "this policy was made for a model of another shape; ask this model for one".into(),
+            ));
+        }
         self.policies().own.insert(request, policy);
         Ok(Configured {
             model: self.clone(),

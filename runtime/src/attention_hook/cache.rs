@@ -99,17 +99,10 @@ impl HookedCache {
         }
     }
 
-    pub(super) fn hook(&self) -> Option<Arc<dyn ModelHook>> {
+    pub(super) fn layer(&self) -> Option<&LayerCache> {
         match &self.0 {
             Held::Sequence(_) => None,
-            Held::Layer(layer) => Some(layer.hook.clone()),
-        }
-    }
-
-    pub(super) fn windows(&self) -> Option<Arc<[Option<usize>]>> {
-        match &self.0 {
-            Held::Sequence(_) => None,
-            Held::Layer(layer) => Some(layer.model.windows.clone()),
+            Held::Layer(layer) => Some(layer),
         }
     }
 

@@ -13,7 +13,7 @@ use std::{
 use candle_core::Result;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{hook_of, model_info, HookedCache, ModelHook, SeqInfo};
+use super::{cache::LayerCache, first_layer, HookedCache, ModelHook, SeqInfo};
 use crate::{kv_cache::KvCache, pipeline::Pipeline, sequence::Sequence};
 
 /// A sequence under a hook, from its request to its last token.
@@ -92,7 +92,7 @@ impl HookedSequence {
 
 /// Gives a new sequence its state, if its model is hooked.
 pub(crate) fn begin(pipeline: &dyn Pipeline, seq: &mut Sequence, request_id: usize) -> Result<()> {
-    let (Some(hook), Some(model)) = (hook_of(pipeline), model_info(pipeline)) else {
+    let Some(LayerCache { hook, model, .. }) = first_layer(pipeline) else {
         return Ok(());
     };
     let info = SeqInfo {

@@ -6,12 +6,12 @@ use crate::{
     generate::{self, Piece, Prompt, Usage},
     logprobs::TokenLogprob,
     messages,
-    request::{self, Common, Fields},
+    request::{self, Fields},
     state::App,
     stream::{self, Form, now},
 };
 use axum::{Extension, body::Body, extract::State, response::Response};
-use mistralrs_core::{NormalRequest, Request, ToolCallResponse};
+use mistralrs_core::{NormalRequest, ToolCallResponse};
 use mistralrs_server_core::{chat_completion, openai::ChatCompletionRequest};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -29,10 +29,9 @@ pub async fn create(
     Extension(entry): Extension<Entry>,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let body = request::read(body, app.options.max_body).await?;
-    let mut fields = request::fields(&body)?;
     let served = &app.served;
-    let common = Common::take(&mut fields, &served.name)?;
+    let limit = app.options.max_body;
+    let (mut fields, common) = request::begin(body, limit, &served.name).await?;
     entry.prompt(|| fields.get("messages").cloned().unwrap_or_default());
     let top = top_logprobs(&mut fields)?;
     messages::plain(&mut fields)?;
@@ -56,10 +55,7 @@ async fn typed(app: &App, fields: Fields) -> Result<NormalRequest, ApiError> {
     let (response, _) = mpsc::channel(1);
     let mistral = app.served.engine().mistral().clone();
     let parsed = chat_completion::parse_request(openai, mistral, response).await;
-    match parsed.map_err(|e| ApiError::request(e.root_cause().to_string()))? {
-        (Request::Normal(request), _) => Ok(*request),
-        _ => Err(ApiError::failed("the request became another kind")),
-    }
+    request::normal(parsed)
 }
 
 /// Takes out how many alternatives per token are asked for; `None` if no probabilities are.

@@ -5,13 +5,13 @@ use crate::{
     error::ApiError,
     generate::{self, Piece, Prompt, Usage},
     logprobs::TokenLogprob,
-    request::{self, Common, Fields},
+    request::{self, Fields},
     served::Served,
     state::App,
     stream::{self, Form, now},
 };
 use axum::{Extension, body::Body, extract::State, response::Response};
-use mistralrs_core::{NormalRequest, Request, RequestMessage};
+use mistralrs_core::{NormalRequest, RequestMessage};
 use mistralrs_server_core::{completions, openai::CompletionRequest};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -32,19 +32,14 @@ pub async fn create(
     Extension(entry): Extension<Entry>,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let body = request::read(body, app.options.max_body).await?;
-    let mut fields = request::fields(&body)?;
     let served = &app.served;
+    let limit = app.options.max_body;
+    let (mut fields, common) = request::begin(body, limit, &served.name).await?;
     let vocabulary = served.engine().tokenizer().get_vocab_size(true);
-    let common = Common::take(&mut fields, &served.name)?;
     let prompt = fields.remove("prompt").unwrap_or_default();
     entry.prompt(|| prompt.clone());
     let texts = prompts(served, &prompt, vocabulary)?;
-    let echo = match fields.remove("echo") {
-        None | Some(Value::Bool(false)) => false,
-        Some(Value::Bool(true)) => true,
-        Some(_) => return Err(ApiError::parameter("echo", "echo must be true or false")),
-    };
+    let echo = request::flag(&mut fields, "echo")?;
     if request::count(&mut fields, "best_of", 1)?.is_some_and(|best| best != common.n) {
         let why = "best_of is not offered beyond n; leave it out";
         return Err(ApiError::parameter("best_of", why));
@@ -92,10 +87,7 @@ fn typed(app: &App, mut fields: Fields) -> Result<NormalRequest, ApiError> {
     let (response, _) = mpsc::channel(1);
     let mistral = app.served.engine().mistral().clone();
     let parsed = completions::parse_request(openai, mistral, response);
-    match parsed.map_err(|e| ApiError::request(e.root_cause().to_string()))? {
-        (Request::Normal(request), _) => Ok(*request),
-        _ => Err(ApiError::failed("the request became another kind")),
-    }
+    request::normal(parsed)
 }
 
 /// A text, several, token ids, or several lists of them.
