@@ -117,6 +117,11 @@ impl Known {
         self.tokens
     }
 
+    #[cfg(test)]
+    pub(crate) fn downgrade(&self) -> std::sync::Weak<Prefix> {
+        Arc::downgrade(&self.prefix)
+    }
+
     /// A layer's keys and values of these tokens, `(kv_heads, tokens, head_dim)`, on that device.
     ///
     /// # Errors

@@ -76,8 +76,10 @@ impl Sequence {
         self.recording = Some(Recording::new(prompt));
     }
 
-    /// What was remembered, once all layers have run.
+    /// What was remembered, once all layers have run; to be asked after the last layer of each pass.
     pub fn recorded(&mut self, layers: usize) -> Option<Recording> {
+        // Every layer has taken its part in: an earlier prompt that is forgotten is not held by those that began with it.
+        self.known = None;
         self.recording
             .take_if(|recording| recording.layers() == layers)
     }
@@ -136,5 +138,40 @@ impl Sequence {
                 "headkv: layer {layer} came out of order, or in another element type or on another device than before"
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Compression, ModelShape, cpu::Cpu, prefix::Prefixes, usage::Ledger};
+    use candle_core::{DType, Tensor};
+
+    #[test]
+    fn a_prompt_that_was_read_before_is_let_go_once_its_layers_are_taken_in() {
+        let model = ModelShape {
+            layers: 1,
+            heads: 1,
+            kv_heads: 1,
+            head_dim: 1,
+        };
+        let policy = Policy::new(&Compression::new("full", 16), model, None).unwrap();
+        let tokens: Vec<u32> = (0..100).collect();
+        let rows = Tensor::zeros((1, 100, 1), DType::F32, &Device::Cpu).unwrap();
+        let prefixes = Prefixes::new(1 << 20);
+        let mut recording = Recording::new(&tokens);
+        recording.add(&rows, &rows).unwrap();
+        prefixes.insert(recording);
+
+        let account = Arc::new(Ledger::default()).open(0, 0, tokens.len());
+        let mut sequence = Sequence::new(policy.into(), account);
+        let known = prefixes.find(&tokens).unwrap();
+        let held = known.downgrade();
+        sequence.resume(known);
+        sequence.layer::<Cpu<f32>>(0, 100, &Device::Cpu).unwrap();
+        drop(prefixes);
+        assert!(held.upgrade().is_some());
+        sequence.recorded(1);
+        assert!(held.upgrade().is_none());
     }
 }
