@@ -26,8 +26,8 @@ OBJS = "apple football milk".split()
 BABI_PEOPLE = "Mary John Sandra Daniel".split()
 GIVERS = "Bill Fred Jeff Mary".split()
 MOVES = ["moved to the", "went to the", "journeyed to the", "travelled to the", "went back to the"]
-GRABS = ["got the {} there", "grabbed the {} there", "picked up the {} there", "took the {} there"]
-DROPS = ["dropped the {}", "put down the {}", "left the {}", "discarded the {}"]
+GRABS = [f"{v} the {{}}{there}" for v in ("got", "grabbed", "picked up", "took") for there in ("", " there")]
+DROPS = [f"{v} the {{}}{there}" for v in ("dropped", "put down", "left", "discarded") for there in ("", " there")]
 
 F_SUBJ = "The old harbor,A small boat,The morning train,The gardener,My neighbor,The library,A grey cat,The village,The long road,An engineer,The river,A young painter,The market,The winter storm,The committee,A distant bell,The teacher,The forest,The sailor,A letter,The clock,The council,The bakery,A quiet street,The machine,The farmer".split(",")
 F_VERB = "was near,waited for,looked toward,changed after,stood behind,moved along,remembered,ignored,followed,belonged to,crossed,described,faced,rested beside,avoided,reached,opened onto,repaired,borrowed,watched".split(",")
@@ -82,32 +82,6 @@ class Tasks:
             qa.append((q, acts[i] + "."))
         return facts, qa
 
-    def attribute(self):
-        n = self.r.integers(1, 7)
-        pairs = set()
-        while len(pairs) < n:
-            ent = self.pick(self.entities) if self.r.random() < 0.5 else self.pick(self.people)
-            pairs.add((self.pick(ATTRS), ent))
-        pairs = list(pairs)
-        vals = [self.value() for _ in pairs]
-        facts = [f"The {a} of {e} is {v}." for (a, e), v in zip(pairs, vals)]
-        return facts, [(f"What is the {pairs[i][0]} of {pairs[i][1]}?", vals[i] + ".") for i in self.r.permutation(n)[:4]]
-
-    def magic(self):
-        n = self.r.integers(1, 6)
-        keys = list({self.rwords(1, 2) for _ in range(n)})
-        vals = [self.digits(5, 7) for _ in keys]
-        facts = [f"One of the special magic numbers for {k} is: {v}." for k, v in zip(keys, vals)]
-        return facts, [(f"What is the special magic number for {keys[i]} mentioned in the provided text?", vals[i] + ".")
-                       for i in self.r.permutation(len(keys))[:3]]
-
-    def statement(self):
-        """A long statement recalled from its subject, as in retrieval-head detection."""
-        who = self.pick([f"a new report from the {self.pick(self.entities)[4:]}", f"the letter of {self.pick(self.people)}", f"the story about {self.pick(self.people)}"])
-        v = self.rwords(8, 24)
-        facts = [f"{who[0].upper()}{who[1:]} shows that {v}."]
-        return facts, [(f"What does {who} show?", v + ".")]
-
     def compare(self, hops_apart):
         a, b = self.name(2)
         fa, fb = self.activity(), self.activity()
@@ -138,16 +112,6 @@ class Tasks:
             qa.append((f"What is the favorite thing of {x}?", f"{x}'s favorite thing is to {f}."))
         return facts, qa
 
-    def friend(self):
-        n = self.r.integers(2, 5)
-        people = self.name(2 * n)
-        places = self.pick(self.cities, n)
-        facts = []
-        for i in range(n):
-            facts += [f"{people[2*i]}'s best friend is {people[2*i+1]}.", f"{people[2*i+1]} lives in {places[i]}."]
-        facts = [facts[i] for i in self.r.permutation(len(facts))]
-        return facts, [(f"Where does the best friend of {people[2*i]} live?", f"{people[2*i+1]} lives in {places[i]}.") for i in self.r.permutation(n)[:3]]
-
     def babi1(self):
         facts, at = [], {}
         for _ in range(self.r.integers(2, 9)):
@@ -157,7 +121,7 @@ class Tasks:
 
     def babi2(self):
         facts, at, holds, where = [], {}, {}, {}
-        for _ in range(self.r.integers(4, 20)):
+        for _ in range(self.r.integers(4, self.pick([14, 28, 50]))):
             p = self.pick(BABI_PEOPLE)
             u = self.r.random()
             if u < 0.5 or p not in at:
@@ -195,13 +159,3 @@ class Tasks:
         x, o, y = last
         q = [(f"Who gave the {o} to {y}? ", f"{x}."), (f"What did {x} give to {y}? ", f"{o}."), (f"Who received the {o}? ", f"{y}.")]
         return facts, self.pick(q, 1)
-
-    FAMILIES = ["best_thing", "attribute", "magic", "statement", "compare_near", "compare_far", "friend", "babi1", "babi2", "babi4", "babi5"]
-    WEIGHTS = np.array([2.5, 2.5, 2, 2, 6, 4, 1.5, 1.5, 2.5, 0.7, 0.7])
-
-    def sample(self, family=None):
-        if family is None:
-            family = self.FAMILIES[self.r.choice(len(self.FAMILIES), p=self.WEIGHTS / self.WEIGHTS.sum())]
-        if family == "compare_near": return family, *self.compare(False)
-        if family == "compare_far": return family, *self.compare(True)
-        return family, *getattr(self, family)()

@@ -1,7 +1,8 @@
-"""Filler text: English prose of Python's own documentation and generated sentences.
+"""Filler text: English prose of Python's own documentation, a book, and generated sentences.
 
-Source: the docstrings and `pydoc_data.topics` of the running Python (PSF-2.0), of numpy and torch (BSD-3-Clause).
-Only paragraphs of plain prose stay.
+Source: the docstrings and `pydoc_data.topics` of the running Python (PSF-2.0), of numpy and torch (BSD-3-Clause), of which
+only paragraphs of plain prose stay; and the King James Bible (1611, public domain), as Debian's package bible-kjv prints it:
+`echo | bible -f gen1:1-rev22:21 > kjv.txt`.
 """
 import ast
 import glob
@@ -44,17 +45,28 @@ def prose():
     return list(seen)
 
 
+def book(path):
+    """Verses, without their numbers."""
+    return [line.split(" ", 1)[1].strip() for line in open(path, encoding="utf8") if re.match(r"[A-Za-z0-9]+\d+:\d+ ", line)]
+
+
+def sentences(paragraphs):
+    """Those of 7 to 40 words."""
+    found = [s + "." for p in paragraphs for s in p.rstrip(".").split(". ")]
+    return [s for s in dict.fromkeys(found) if 6 < len(s.split()) < 41]
+
+
 def words(paragraphs):
     c = Counter(w for p in paragraphs for w in re.findall(r"\b[a-z]{3,10}\b", p))
     return [w for w, _ in c.most_common(9000)][100:]
 
 
-def tokens(tok, paragraphs):
-    """-> [(ids, sentence ends)] of prose and of generated sentences."""
+def tokens(tok, paragraphs, verses):
+    """-> [(ids, sentence ends)] of prose, of the book and of generated sentences."""
     r = np.random.default_rng(1)
     order = sorted(paragraphs, key=lambda p: zlib.crc32(p.encode()))
     out = []
-    for texts in ([" " + p for p in order], [synthetic_sentence(r) for _ in range(60000)]):
+    for texts in ([" " + p for p in order], [" " + v for v in verses], [synthetic_sentence(r) for _ in range(60000)]):
         ids = np.concatenate([np.array(e.ids, np.int64) for e in tok.encode_batch(texts, add_special_tokens=False)])
         out.append((ids, np.flatnonzero(ids == tok.token_to_id(".")) + 1))
     return out

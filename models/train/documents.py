@@ -4,29 +4,35 @@
 """
 import numpy as np
 
+import templates
 from tasks import Tasks
 
 FORMS = [("<|im_start|> This is a very long story book: <book>", " </book>.\n Based on the content of the book, Question: ", "Question: ", "\nAnswer:"),
          ("", "Based on the content of the book, Question: ", "Question: ", "\nAnswer:"),
          ("<|im_start|>user\n", "\n\nQuestion: ", "<|im_start|>user\nQuestion: ", "<|im_end|>\n<|im_start|>assistant\n")]
 ASSISTANT = "<|im_end|>\n<|im_start|>assistant\n"
+SHARES = np.array(list(Tasks.WEIGHTS.values())) / sum(Tasks.WEIGHTS.values())
 
 
 class Documents:
     """Makes token arrays of exactly `length + 1` with a loss weight per token."""
 
-    def __init__(self, tokenizer, filler, words, babi_prompts, seed, held_out=False):
-        self.tok, self.filler, self.babi = tokenizer, filler, babi_prompts
+    def __init__(self, tokenizer, filler, words, sentences, babi_prompts, seed, held_out=False):
+        self.tok, self.filler, self.babi, self.known = tokenizer, filler, babi_prompts, {}
         self.r = np.random.default_rng(seed)
-        self.tasks = Tasks(self.r, words, held_out)
+        self.tasks = Tasks(self.r, words, sentences, held_out)
 
     def enc(self, s):
-        return self.tok.encode(s, add_special_tokens=False).ids
+        """The tokens of a text; those of the stories' sentences come again and again."""
+        if s not in self.known:
+            if len(self.known) > 50_000:
+                self.known.clear()
+            self.known[s] = self.tok.encode(s, add_special_tokens=False).ids
+        return self.known[s]
 
     def families(self, length):
-        p = np.array(list(Tasks.WEIGHTS.values()))
-        n = 1 + self.r.integers(1 + min(3, length // 700))
-        chosen = [Tasks.FAMILIES[i] for i in self.r.choice(len(p), n, replace=False, p=p / p.sum())]
+        n = 1 + self.r.integers(1 + min(7, length // 600))
+        chosen = [Tasks.FAMILIES[i] for i in self.r.choice(len(SHARES), n, replace=False, p=SHARES)]
         out = []
         for f in chosen:  # one story and one set of people and keys per document
             kind = Documents.kind(f)
@@ -57,6 +63,12 @@ class Documents:
             qa = qa + [("What was my first question?", qa[0][0])]
         return pre, [((mid if i == 0 else again) + q + post, lead + a + end) for i, (q, a) in enumerate(qa)]
 
+    def needle(self, length, variables, patterns):
+        """A needle of the default test, in the prompt that headkv-eval asks with."""
+        facts, question, answer = templates.draw(self.r, variables, self.tasks.pick(patterns))
+        pre, mid, _, post = FORMS[0]
+        return self.place(length, self.enc(pre), [[self.enc(" " + f) for f in facts]], self.enc(mid + question + post), self.enc(" " + answer))
+
     def document(self, length, family=None):
         """-> ids, weights; with `family`, one question of that task (or "multi_turn") carries the weight."""
         while True:
@@ -84,7 +96,13 @@ class Documents:
             room = length + 1 - len(pre) - len(tail) - sum(len(x) for fs in facts for x in fs)
             if room >= 0:
                 break
-        body, ends = self.text(room)
+        return self.place(length, pre, facts, tail, weight=weight)
+
+    def place(self, length, pre, facts, tail, answer=(), weight=None):
+        """Puts the facts at ends of sentences of filler that takes what room is left."""
+        if weight is None:
+            weight, tail = [0.] * len(tail) + [1.] * len(answer), tail + answer
+        body, ends = self.text(length + 1 - len(pre) - len(tail) - sum(len(x) for fs in facts for x in fs))
         placed = []
         for fs in facts:
             placed += list(zip(np.sort(ends[self.r.integers(len(ends), size=len(fs))]), fs))
@@ -100,7 +118,7 @@ class Documents:
 
     def text(self, n):
         """-> n tokens of filler, and the places of sentence ends in it."""
-        ids, ends = self.filler[0 if self.r.random() < .6 else 1]
+        ids, ends = self.filler[self.r.choice(3, p=[.45, .3, .25])]
         start = ends[self.r.integers(np.searchsorted(ends, len(ids) - n - 1))]
         body = ids[start:start + n]
         inside = ends[np.searchsorted(ends, start):np.searchsorted(ends, start + n, "right")] - start

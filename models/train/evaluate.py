@@ -1,16 +1,20 @@
-"""Exact match of the whole answer, per task and length, on held-out words, people, places and templates."""
+"""Exact match of the whole answer, per task and length, on held-out words, people, places and templates; and the default
+needle test's own families."""
 import numpy as np
 import torch
 
+import templates
 from tasks import Tasks
 
-FAMILIES = [f for f in Tasks.FAMILIES if f not in ("magic", "compare_near")] + ["multi_turn"]
+FAMILIES = [f for f in Tasks.FAMILIES if f not in ("magic", "compare_near", "quote")] + ["multi_turn"]
+FAMILIES += ["needle-" + f for f, _, _ in templates.held_out()]
 
 
 @torch.no_grad()
 def accuracy(model, documents, length, family, n, tokens=131072):
     """Teacher-forced, which for exact match equals greedy decoding."""
-    docs = [documents.document(length, family) for _ in range(n)]
+    needles = {f: (v, p) for f, v, p in templates.held_out()}
+    docs = [documents.needle(length, *needles[family[7:]]) if family.startswith("needle-") else documents.document(length, family) for _ in range(n)]
     ok, bs = 0, max(1, tokens // length)
     with torch.autocast("cuda", torch.bfloat16):
         for i in range(0, n, bs):

@@ -54,11 +54,13 @@ class LM(nn.Module):
             b.o.weight.data.mul_((2 * c["layers"]) ** -.5)
             b.down.weight.data.mul_((2 * c["layers"]) ** -.5)
 
-    def forward(self, ids):
-        c, T = self.c, ids.shape[1]
+    def forward(self, ids, at=None):
+        """`at`: the tokens' positions, 0, 1, 2 ... unless given."""
+        c = self.c
+        at = torch.arange(ids.shape[1], device=ids.device) if at is None else at
         f = c["theta"] ** (-torch.arange(0, c["hd"], 2, device=ids.device).float() / c["hd"])
-        t = torch.arange(T, device=ids.device).float()[:, None] * f[None]
-        cos, sin = (torch.cat((u, u), -1).bfloat16() for u in (t.cos(), t.sin()))
+        t = at.float()[:, None] * f[None]
+        cos, sin = (torch.cat((u, u), -1) for u in (t.cos(), t.sin()))
         x = self.emb(ids)
         for b in self.blocks:
             x = b(x, cos, sin)

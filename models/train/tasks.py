@@ -1,43 +1,42 @@
 """All tasks of the training: the basic ones and those that need several facts at once.
 
 A task is `(facts in order, [(question, answer)])`. `held_out=True` draws people, cities, entities,
-words and templates from held_out.json, which training never sees.
+words and templates from held_out.json, which training never sees; nor does it see a value of the default needle test.
 """
 import json
 import os
 import zlib
 
 import base_tasks as base
+import templates
 
 HELD = json.load(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "held_out.json")))
-TEMPLATES = [("The {a} of {e} is {v}.", "What is the {a} of {e}?"),
-             ("The {a} that belongs to {e} is {v}.", "What is the {a} that belongs to {e}?"),
-             ("Remember that {e} has the {a} {v}.", "Which {a} does {e} have?"),
-             ("For {e} the {a} is: {v}.", "What is the {a} for {e}?"),
-             ("People say the {a} of {e} is {v}.", "Tell me the {a} of {e}.")]
 CONSONANTS = "b c d f g h j k l m n p r s t v w z br ch cl dr gr kl sh st th tr".split()
 NUMBERS = "zero one two three four five six seven eight nine".split()
 UNKNOWN = "I do not know."
+GONE = templates.held_values()
+unseen = lambda xs: [x for x in xs if x not in GONE]
 
 
 def split_words(words, held_out):
-    return [w for w in words if (zlib.crc32(w.encode()) % 10 == 0) == held_out]
+    gone = {w for v in GONE for w in v.split()}
+    return [w for w in words if (zlib.crc32(w.encode()) % 10 == 0) == held_out and w not in gone]
 
 
 class Tasks(base.Tasks):
-    WEIGHTS = dict(best_thing=1.5, needle=2, several_keys=2, multi_value=3, variables=3, statement=1.5,
-                   magic=1, compare_near=1.5, compare_far=1.5, older=5, friend=1.5, three_hops=2.5,
-                   babi1=1.5, babi2=3, babi3=4, babi4=.7, babi5=.7, count=1.5, unknown=1)
+    WEIGHTS = dict(best_thing=1.5, needle=2.5, several_keys=2.5, multi_value=3, variables=3, statement=2, quote=1.5,
+                   magic=1.5, compare_near=1.5, compare_far=1.5, older=4, friend=3, three_hops=2.5,
+                   babi1=1.5, babi2=4, babi3=5, babi4=.7, babi5=.7, count=1.5, unknown=1)
     FAMILIES = list(WEIGHTS)
 
-    def __init__(self, rng, words, held_out=False):
+    def __init__(self, rng, words, sentences, held_out=False):
         super().__init__(rng, split_words(words, held_out))
+        self.sentences = sentences
         self.held_out = held_out
-        self.people = HELD["people"] if held_out else base.PEOPLE
-        self.cities = HELD["cities"] if held_out else base.CITIES + [self.made_up() for _ in range(400)]
-        self.entities = HELD["entities"] if held_out else base.ENTS + self.new("the {} {}", HELD["entities"])
-        self.attributes = HELD["attributes"] if held_out else base.ATTRS + self.new("{} {}", HELD["attributes"])
-        self.templates = HELD["templates"]["attribute"] if held_out else TEMPLATES
+        self.people = HELD["people"] if held_out else unseen(base.PEOPLE)
+        self.cities = HELD["cities"] if held_out else unseen(base.CITIES) + [self.made_up() for _ in range(400)]
+        self.entities = HELD["entities"] if held_out else unseen(base.ENTS) + self.new("the {} {}", HELD["entities"])
+        self.attributes = HELD["attributes"] if held_out else unseen(base.ATTRS) + self.new("{} {}", HELD["attributes"])
 
     def name(self, k):
         if self.held_out or self.r.random() < .2:
@@ -51,7 +50,7 @@ class Tasks(base.Tasks):
         """A name of syllables: a fixed list of names would be learnt by heart instead of copied."""
         while True:
             n = "".join(self.pick(CONSONANTS) + self.pick("aeiou") for _ in range(self.between(1, 3))) + self.pick(["", "n", "r", "l", "s", "th"])
-            if n.capitalize() not in HELD["people"] + HELD["cities"]:
+            if n.capitalize() not in GONE.union(HELD["people"], HELD["cities"]):
                 return n.capitalize()
 
     def new(self, form, held, n=400):
@@ -66,12 +65,18 @@ class Tasks(base.Tasks):
             return self.compare(family == "compare_far")
         return getattr(self, family)()
 
+    def upper(self, s):
+        return s[0].upper() + s[1:]
+
     def _keys(self, n):
-        who = lambda: self.pick(self.entities) if self.r.random() < .6 else self.pick(self.people)
+        who = lambda: self.pick(self.entities) if self.r.random() < .6 else self.name(1)[0]
         pairs = list(dict.fromkeys((self.pick(self.attributes), who()) for _ in range(n)))
-        fact, ask = self.pick(self.templates)
-        rows = [(a, e, self.value()) for a, e in pairs]
-        return [fact.format(a=a, e=e, v=v) for a, e, v in rows], [(ask.format(a=a, e=e), v + ".") for a, e, v in rows]
+        if self.held_out:
+            fact, ask = map(lambda x: [x], self.pick(HELD["templates"]["attribute"]))
+        else:
+            fact, ask = self.pick(templates.ATTRIBUTE, self.between(1, 2)), templates.ATTRIBUTE_ASKED
+        rows = [dict(a=a, e=e, E=self.upper(e), v=self.value()) for a, e in pairs]
+        return [self.pick(fact).format(**r) for r in rows], [(self.pick(ask).format(**r), r["v"] + ".") for r in rows]
 
     def needle(self):
         return self._keys(1)
@@ -87,17 +92,41 @@ class Tasks(base.Tasks):
         del facts[hide]
         return facts, [(gone[0], UNKNOWN)] + qa[:1]
 
+    def magic(self):
+        facts, qa, fact = [], [], self.pick(templates.MAGIC)
+        w = dict(w=self.rwords(1, 1), w2=self.rwords(1, 1))
+        for k in dict.fromkeys(self.rwords(1, 2) for _ in range(self.between(1, 5))):
+            v = self.digits(5, 7)
+            facts.append(fact.format(k=k, K=self.upper(k), v=v, **w))
+            qa.append((self.pick(templates.MAGIC_ASKED).format(k=k), v + "."))
+        return facts, self.pick(qa, 3)
+
     def multi_value(self):
-        facts, qa, order = [], [], []
-        for key in dict.fromkeys(self.rwords(1, 2) for _ in range(self.between(1, 3))):
-            vals = [self.digits(5, 7) for _ in range(self.between(2, 4))]
-            order += [(key, v) for v in vals]
-            ask = self.pick(["What are all the special magic numbers for {} mentioned in the provided text?",
-                             "List every special magic number for {}."])
-            qa.append([ask, key, None])
+        qa, order, fact = [], [], self.pick(templates.MAGIC)
+        w = dict(w=self.rwords(1, 1), w2=self.rwords(1, 1))
+        for k in dict.fromkeys(self.rwords(1, 2) for _ in range(self.between(1, 3))):
+            order += [(k, self.digits(5, 7)) for _ in range(self.between(2, 4))]
+            qa.append((self.pick(templates.VALUES_ASKED).format(k=k), k))
         order = self.pick(order, len(order))
-        facts = [f"One of the special magic numbers for {k} is: {v}." for k, v in order]
-        return facts, [(ask.format(key), ", ".join(v for k, v in order if k == key) + ".") for ask, key, _ in qa]
+        facts = [fact.format(k=k, K=self.upper(k), v=v, **w) for k, v in order]
+        return facts, [(q, ", ".join(v for k, v in order if k == key) + ".") for q, key in qa]
+
+    def statement(self):
+        """A long statement recalled from its subject, as in retrieval-head detection."""
+        out, fact = [], self.pick(templates.STATEMENT)
+        for _ in range(self.between(1, 3)):
+            w = self.pick(templates.SPEAKER).format(p=self.name(1)[0], e=self.pick(self.entities), r=self.rwords(1, 2))
+            v = self.rwords(4, 24) if self.r.random() < .6 else base.synthetic_sentence(self.r)[1:-1].lower()
+            out.append((fact.format(w=w, W=self.upper(w), v=v), (self.pick(templates.STATEMENT_ASKED).format(w=w), v + ".")))
+        return [f for f, _ in out], [q for _, q in out]
+
+    def quote(self):
+        """A sentence of the text goes on as it does there."""
+        s = self.pick(self.sentences)
+        words = s.split()
+        k = self.between(3, min(6, len(words) - 2))
+        ask = self.pick(['How does the sentence go on that begins with "{}"?', 'Complete the sentence from the text: "{}"', 'What follows after "{}" in the text?'])
+        return [s], [(ask.format(" ".join(words[:k])), " ".join(words[k:]))]
 
     def variables(self):
         letter = lambda: "".join(chr(65 + self.between(0, 25)) for _ in range(self.between(3, 5)))
@@ -113,22 +142,34 @@ class Tasks(base.Tasks):
             facts.append(self.pick([c for c in chains if c]).pop(0))
         return facts, qa
 
+    def relation(self):
+        return self.rwords(1, 2) if self.r.random() < .3 else self.pick(templates.RELATION)
+
     def friend(self):
+        """Two hops, and one: who, and where that one is."""
         n = self.between(2, 4)
-        p, places = self.name(2 * n), self.pick(self.cities, n)
-        facts = []
+        p, places, rel, (fact, ask) = self.name(2 * n), self.pick(self.cities, n), self.relation(), self.pick(templates.PLACE)
+        if rel == "best friend" and fact == "lives in":  # these two together are the default needle test's
+            return self.friend()
+        if self.held_out:
+            rel, fact, ask = "best friend", "lives in", "does {x} live"
+        facts, qa = [], []
         for i in range(n):
-            facts += [f"{p[2*i]}'s best friend is {p[2*i+1]}.", f"{p[2*i+1]} lives in {places[i]}."]
-        return self.pick(facts, len(facts)), [(f"Where does the best friend of {p[2*i]} live?", f"{p[2*i+1]} lives in {places[i]}.") for i in range(n)]
+            a, b, end = p[2*i], p[2*i+1], f"{p[2*i+1]} {fact} {places[i]}."
+            facts += [f"{a}'s {rel} is {b}.", end]
+            x = self.pick([f"the {rel} of {a}", f"{a}'s {rel}"]) if self.held_out or self.r.random() < .8 else b
+            qa.append((f"Where {ask.format(x=x)}?", end))
+        return self.pick(facts, len(facts)), qa
 
     def three_hops(self):
         n = self.between(2, 3)
-        p, places = self.name(3 * n), self.pick(self.cities, n)
+        p, places, one, two, (fact, ask) = self.name(3 * n), self.pick(self.cities, n), self.relation(), self.relation(), self.pick(templates.PLACE)
         facts, qa = [], []
         for i in range(n):
             a, b, c = p[3*i:3*i+3]
-            facts += [f"{a}'s teacher is {b}.", f"{b}'s best friend is {c}.", f"{c} lives in {places[i]}."]
-            qa.append((f"Where does the best friend of the teacher of {a} live?", f"{b}'s best friend is {c}. {c} lives in {places[i]}."))
+            facts += [f"{a}'s {one} is {b}.", f"{b}'s {two} is {c}.", f"{c} {fact} {places[i]}."]
+            x = f"the {two} of the {one} of {a}"
+            qa.append((f"Where {ask.format(x=x)}?", f"{b}'s {two} is {c}. {c} {fact} {places[i]}."))
         return self.pick(facts, len(facts)), qa
 
     def older(self):
@@ -144,18 +185,21 @@ class Tasks(base.Tasks):
         return [f"{w} is {a} years old." for w, a in zip(who, ages)], list(dict.fromkeys(qa))
 
     def count(self):
+        """Counted by naming: the number follows from a list that the model has just written."""
         n = self.between(1, 3)
-        facts, qa = [], []
+        seen, qa = [], []
         for p in self.name(n):
-            k = self.between(1, 5)
-            facts += [f"{p} visited {c}." for c in self.pick(self.cities, k)]
-            qa.append((f"How many cities did {p} visit?", NUMBERS[k] + "."))
-        return self.pick(facts, len(facts)), qa
+            seen += [(p, c) for c in self.pick(self.cities, self.between(1, 5))]
+        seen = self.pick(seen, len(seen))
+        for p in dict.fromkeys(p for p, _ in seen):
+            mine = [c for q, c in seen if q == p]
+            qa.append((f"How many cities did {p} visit?", ", ".join(mine) + f": {NUMBERS[len(mine)]}."))
+        return [f"{p} visited {c}." for p, c in seen], qa
 
     def babi3(self):
         """qa3: where an object was before a place."""
         facts, at, holds, seen = [], {}, {}, {o: [] for o in base.OBJS}
-        for _ in range(self.between(8, 32)):
+        for _ in range(self.between(8, self.pick([24, 40, 70]))):
             p, u = self.pick(base.BABI_PEOPLE), self.r.random()
             if u < .55 or p not in at:
                 at[p] = self.pick([l for l in base.LOCS if l != at.get(p)])

@@ -1,0 +1,78 @@
+"""The sentences of the tasks that training sees. Those of the default needle test (haystack/patterns/held_out) are not among
+them: `check` says so at every start.
+
+Facts are crossed with questions, so that no question belongs to one wording of a fact.
+"""
+import glob
+import json
+import os
+import re
+
+PATTERNS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../haystack/patterns/held_out")
+
+ATTRIBUTE = ("The {a} that belongs to {e} is {v}.|Remember that {e} has the {a} {v}.|For {e} the {a} is: {v}.|People say the {a} of {e} is {v}."
+             "|{E}'s {a} is {v}.|{E} has {v} as {a}.|As the {a} of {e} they chose {v}.|They changed the {a} of {e} to {v}.|The {a} given to {e} was {v}."
+             "|In the register {e} is listed with the {a} {v}.|When asked for the {a}, {e} answers {v}.|The {a} assigned to {e} reads {v}."
+             "|A note says that the {a} of {e} is {v}.|It was decided that {e} gets the {a} {v}.|My notes on {e}: the {a} is {v}.|One {a} of {e} is: {v}."
+             "|The current {a} for {e} is {v}.|We found the {a} of {e}, and it is {v}.|Nobody but {e} uses the {a} {v}.|Here is the {a} of {e}: {v}.").split("|")
+ATTRIBUTE_ASKED = ("What is the {a} that belongs to {e}?|Which {a} does {e} have?|What is the {a} for {e}?|Tell me the {a} of {e}.|What is {e}'s {a}?"
+                   "|Name the {a} of {e}.|What did the text say about the {a} of {e}?|Give the {a} of {e}.|Do you remember the {a} of {e}?"
+                   "|Which {a} of {e} is mentioned in the text?|Look up the {a} of {e}.").split("|")
+MAGIC = ("A lucky number of {k} is {v}.|The number that goes with {k} is: {v}.|Among the numbers of {k} is {v}.|{K} got the number {v}."
+         "|One of the numbers written on {k} is: {v}.|The {w} {w2} number for {k} is: {v}.|One {w} number for {k} is {v}.").split("|")
+MAGIC_ASKED = "Which number of {k} does the text mention?|What number goes with {k}?|What is the number for {k}?|Tell me the number of {k} that stands in the text.".split("|")
+VALUES_ASKED = "List every number of {k}.|Which numbers of {k} are mentioned in the text?|What are all the numbers for {k}?|Name all numbers that go with {k}.".split("|")
+STATEMENT = ("{W} says that {v}.|{W} proves that {v}.|In {w} one reads that {v}.|According to {w}, {v}.|{W} claims that {v}.|It stands in {w} that {v}."
+             "|{W} tells us that {v}.|{W} shows that {v}.|{W} showed this: {v}.|{W} reports that {v}.").split("|")
+STATEMENT_ASKED = "What does {w} say?|What is written in {w}?|What do we learn from {w}?|What did {w} tell us?|Repeat what {w} says.|What does {w} show?|What does {w} report?".split("|")
+SPEAKER = "the diary of {p}|the note from {e}|a message by {p}|the speech of {p}|the second report of {e}|{p}'s book|a sign at {e}|the {r} report|the newest study of {e}".split("|")
+RELATION = "neighbor teacher cousin doctor uncle boss sister roommate partner trainer rival grandfather student tailor".split() + [
+    "old classmate", "business partner", "best friend", "favorite singer", "first wife", "worst enemy", "closest friend"]
+# (fact of a person and a place, how it is asked)
+PLACE = [("lives in", "does {x} live"), ("works in", "does {x} work"), ("studies in", "does {x} study"), ("sleeps in", "does {x} sleep"), ("has a house in", "does {x} have a house"),
+         ("spends the winter in", "does {x} spend the winter"), ("grew up in", "did {x} grow up"), ("was born in", "was {x} born"), ("stays in", "does {x} stay"),
+         ("teaches in", "does {x} teach"), ("moved to", "did {x} move"), ("opened a shop in", "did {x} open a shop"), ("was seen in", "was {x} seen")]
+
+
+def held_out():
+    """-> [(family, variables, patterns)] of the default needle test."""
+    out = []
+    for path in sorted(glob.glob(PATTERNS + "/*.jsonl")):
+        first, *rest = [json.loads(line) for line in open(path, encoding="utf8") if line.strip()]
+        out.append((os.path.basename(path)[:-6], first["variables"], rest))
+    assert out, f"no patterns in {PATTERNS}"
+    return out
+
+
+def held_values():
+    """All words, names, places and things of the default needle test."""
+    return {v for _, variables, _ in held_out() for vs in variables.values() if isinstance(vs, list) for v in vs}
+
+
+def check():
+    """No fact and no question of the default needle test is one of training's, but for what fills the blanks."""
+    seen = {t.lower() for ts in (ATTRIBUTE, ATTRIBUTE_ASKED, MAGIC, MAGIC_ASKED, VALUES_ASKED) for t in ts}
+    for family, _, patterns in held_out():
+        for p in patterns:
+            for t in p["needle"] if isinstance(p["needle"], list) else [p["needle"]]:
+                for blanks in ("{a} {e} {v}", "{k} {v}"):
+                    form = iter(blanks.split())
+                    assert re.sub(r"\{[^}]*\}", lambda m: next(form, "_"), t).lower() not in seen, f"{family}: training has {t}"
+
+
+def draw(rng, variables, pattern):
+    """One needle of the default test: facts, question, answer."""
+    used = {}
+    def value(m):
+        if m.group(1) not in used:
+            name, vs = m.group(1).split(".")[0], None
+            vs = variables[name]
+            while True:
+                got = str(rng.integers(vs["from"], vs["to"] + 1)) if isinstance(vs, dict) else vs[rng.integers(len(vs))]
+                if got not in [u for k, u in used.items() if k.split(".")[0] == name]:
+                    break
+            used[m.group(1)] = got
+        return used[m.group(1)]
+    fill = lambda s: re.sub(r"\{([^}]*)\}", value, s)
+    facts = [fill(s) for s in (pattern["needle"] if isinstance(pattern["needle"], list) else [pattern["needle"]])]
+    return facts, fill(pattern["question"]), fill(pattern["real_needle"])
