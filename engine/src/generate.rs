@@ -62,6 +62,8 @@ pub struct Generation {
     pub prompt_seconds: f64,
     /// Seconds from the first token to the last, `tokens.len() - 1` steps.
     pub decode_seconds: f64,
+    /// Seconds from the request to each token.
+    pub token_seconds: Vec<f64>,
     /// Bytes of keys and values held at the end, over all layers; without a hook, those that the tokens take.
     pub kv_bytes: usize,
     /// The part of `kv_bytes` that the prompt left.
@@ -227,11 +229,13 @@ impl Engine {
         };
         let per_token = self.token_bytes();
         let full = per_token * (request.prompt.len() + recording.tokens.len() - 1);
+        let since = |time: &Instant| time.duration_since(submitted.start).as_secs_f64();
         Ok(Generation {
             text,
             prompt_tokens: request.prompt.len(),
-            prompt_seconds: first.duration_since(submitted.start).as_secs_f64(),
+            prompt_seconds: since(first),
             decode_seconds: last.duration_since(*first).as_secs_f64(),
+            token_seconds: recording.times.iter().map(since).collect(),
             kv_bytes: usage.map_or(full, |usage| usage.kept_bytes + usage.tail_bytes),
             kept_bytes: usage.map_or(per_token * request.prompt.len(), |usage| usage.kept_bytes),
             tokens: recording.tokens,

@@ -302,6 +302,48 @@ fn a_benchmark_of_speed_has_figures() {
     assert_eq!(none.status.code(), Some(2));
 }
 
+/// Batches, mixed lengths and latencies, written and compared with themselves.
+#[test]
+fn a_benchmark_of_speed_is_kept_and_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("speed.jsonl");
+    let file = file.to_str().unwrap();
+    let small = [
+        "bench",
+        "--lengths=60,120",
+        "--mixed",
+        "--batch=1,3",
+        "--paths=full,snapkv@16",
+        "--decode=4",
+        "--rounds=1",
+    ];
+    let first = run(&[&small[..], &["--out", file]].concat());
+    assert!(first.status.success(), "{}", text(&first.stderr));
+    let table = text(&first.stdout);
+    for part in ["60/120 full", "3 x 60/120 snapkv@16", "first token", "p99"] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+    let rows: Vec<serde_json::Value> = fs::read_to_string(file)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(rows.len(), 4);
+    let measured = &rows[3]["rounds"][0];
+    assert_eq!(measured["first_token"].as_array().unwrap().len(), 3);
+    assert_eq!(measured["between_tokens"].as_array().unwrap().len(), 9);
+    let again = run(&[&small[..], &["--compare", file]].concat());
+    let compared = text(&again.stdout);
+    let line = compared
+        .lines()
+        .filter(|line| line.contains("3 x 60/120 snapkv@16"))
+        .last()
+        .unwrap();
+    assert!(line.contains("1.00"), "the bytes are the same: {compared}");
+    fs::write(file, "{}\n").unwrap();
+    refused(&["bench", "--compare", file], &["line 1", "bench --out"]);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_pipe_is_no_grid_and_no_data() {

@@ -2,7 +2,7 @@
 
 use crate::{
     error::ApiError,
-    generate::{ChoiceUsage, Piece},
+    generate::{ChoiceUsage, EndToEnd, Piece},
     logprobs::{TokenLogprob, Watcher},
     running::Progress,
     state::App,
@@ -14,7 +14,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Instant,
 };
-use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::sync::mpsc::{self, Receiver, Sender};
 
 /// A request of one choice that was sent to the engine.
 pub struct Sent {
@@ -32,6 +32,8 @@ pub struct Sent {
     pub max_tokens: usize,
     /// When the request came.
     pub start: Instant,
+    /// Dropped with the choice.
+    pub _end: Arc<EndToEnd>,
 }
 
 /// A sequence in the engine, seen from its client.
@@ -69,14 +71,25 @@ impl Choice {
     }
 
     /// Its pieces; the last one has the reason of the end, or is an error.
-    pub fn pieces(self) -> impl Stream<Item = Result<Piece, ApiError>> + Send {
-        stream::unfold(self, |mut choice| async move {
-            if choice.ended {
-                return None;
+    ///
+    /// They are read as the engine makes them, whether the client keeps up or not: a stop text ends the sequence at once, and
+    /// what the metrics say is the engine's time. Dropping the stream drops the sequence.
+    pub fn pieces(mut self) -> impl Stream<Item = Result<Piece, ApiError>> + Send {
+        let (sender, pieces) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while !self.ended {
+                let piece = tokio::select! {
+                    piece = self.next() => piece,
+                    () = sender.closed() => return,
+                };
+                self.ended |= piece.is_err();
+                if sender.send(piece).is_err() {
+                    return;
+                }
             }
-            let piece = choice.next().await;
-            choice.ended |= piece.is_err();
-            Some((piece, choice))
+        });
+        stream::unfold(pieces, |mut pieces| async {
+            Some((pieces.recv().await?, pieces))
         })
     }
 

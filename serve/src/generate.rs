@@ -80,11 +80,10 @@ pub struct Answer {
     choices: SelectAll<Pieces>,
     usage: Usage,
     log: LogEntry,
-    _end: EndToEnd,
 }
 
-/// Measures a request until it is answered or given up.
-struct EndToEnd {
+/// Measures a request until its last choice has ended or is given up.
+pub struct EndToEnd {
     app: Arc<App>,
     start: Instant,
 }
@@ -157,6 +156,10 @@ pub async fn start(
     app.metrics.queued(admitted - start);
     log.queued(admitted - start);
     let permit = Arc::new(permit);
+    let end = Arc::new(EndToEnd {
+        app: app.clone(),
+        start,
+    });
     let mut choices = SelectAll::<Pieces>::new();
     let mut kept = 0.0;
     let count = need.sequences as f64;
@@ -209,6 +212,7 @@ pub async fn start(
                 watcher,
                 max_tokens,
                 start,
+                _end: end.clone(),
             };
             let choice = Choice::new(app.clone(), sent, &common.stops);
             choices.push(choice.pieces().boxed());
@@ -222,10 +226,6 @@ pub async fn start(
             ..Usage::default()
         },
         log,
-        _end: EndToEnd {
-            app: app.clone(),
-            start,
-        },
     })
 }
 

@@ -55,7 +55,7 @@ fn clients_that_vanish_leave_nothing_behind() {
     let at = server.address();
     let expected = short(at);
     let mut clients = Vec::new();
-    for i in 0..100 {
+    for i in 0..200 {
         // Some leave while their prompt runs or waits, some after a few tokens.
         let body = completion(300, 600, i % 2 == 0).to_string();
         let stream = http::open(at, "POST", "/v1/completions", "", body.as_bytes()).unwrap();
@@ -214,6 +214,46 @@ fn slow_readers_hold_nobody_up() {
         let events = http::read(stream).unwrap().events();
         assert_eq!(events.last().unwrap(), "[DONE]");
     }
+}
+
+/// The number that `/metrics` has under a name.
+fn metric(at: SocketAddr, name: &str) -> f64 {
+    let text = String::from_utf8(http::get(at, "/metrics").unwrap().body).unwrap();
+    let line = text.lines().find(|line| {
+        line.strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with(['{', ' ']))
+    });
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
+        .unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
+/// A stop text ends the sequence in the engine, and the times are told, before anything of the answer is read.
+#[test]
+fn what_is_not_read_ends_and_is_measured_all_the_same() {
+    let server = Server::start(options()).unwrap();
+    let at = server.address();
+    let whole = http::post(at, "/v1/completions", &completion(40, 200, false)).unwrap();
+    let text = whole.json()["choices"][0]["text"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let stop: String = text.chars().skip(4).take(3).collect();
+    let before = metric(at, "vllm:generation_tokens_total");
+    let measured = metric(at, "vllm:e2e_request_latency_seconds_count");
+    let mut body = completion(40, 200, true);
+    body["stop"] = json!([stop]);
+    let body = body.to_string();
+    let unread = http::open(at, "POST", "/v1/completions", "", body.as_bytes()).unwrap();
+    let start = Instant::now();
+    while metric(at, "vllm:e2e_request_latency_seconds_count") == measured {
+        assert!(start.elapsed() < Duration::from_secs(60));
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_comes_to_rest(&server);
+    let made = metric(at, "vllm:generation_tokens_total") - before;
+    assert!((1.0..100.0).contains(&made), "{made} tokens");
+    let events = http::read(unread).unwrap().events();
+    assert_eq!(events.last().unwrap(), "[DONE]");
 }
 
 #[test]
