@@ -6,36 +6,51 @@
 use crate::{engine::Outline, gpu_memory, table};
 use anyhow::{Context, Result, bail};
 use headkv_engine::{Attention, Device, Engine, Generation, LoadOptions, Request};
-use headkv_files::{home::home, terminal};
+use headkv_files::terminal;
 use headkv_haystack::text;
 use headkv_plugin::Compression;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, process::Command};
+use std::{
+    collections::BTreeMap,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// What to compare.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// Model folder or .gguf file [default: the embedded models/tiny]
-    #[arg(long, value_name = "DIR|FILE")]
+    /// Model folder or .gguf file [default: the embedded model, tiny]
+    #[arg(long, value_name = "DIR|FILE", help_heading = "Model")]
     pub model: Option<PathBuf>,
     /// Prompt lengths in tokens
-    #[arg(long, value_delimiter = ',', default_value = "1000,4000,8000")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1000,4000,8000",
+        help_heading = "Benchmark"
+    )]
     pub lengths: Vec<usize>,
     /// Paths to compare: upstream, paged (on a GPU), full, or METHOD@CAPACITY
-    #[arg(long, value_delimiter = ',', default_value = "upstream,full,headkv@32")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "upstream,full,headkv@32",
+        help_heading = "Method"
+    )]
     pub paths: Vec<String>,
     /// Tokens to generate, 2 or more: the first one belongs to the prompt
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, help_heading = "Benchmark")]
     pub decode: usize,
     /// Copies of the prompt that decode together
-    #[arg(long, default_value = "1")]
+    #[arg(long, default_value = "1", help_heading = "Benchmark")]
     pub batch: NonZeroUsize,
     /// Measurements of each, of which the median counts
-    #[arg(long, default_value = "3")]
+    #[arg(long, default_value = "3", help_heading = "Benchmark")]
     pub rounds: NonZeroUsize,
     /// cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu")]
+    #[arg(long, default_value = "cpu", help_heading = "Model")]
     pub device: String,
 }
 
@@ -77,10 +92,10 @@ struct Measured {
 /// # Errors
 /// Wrong input, or a measurement that failed.
 pub fn run(options: &Options) -> Result<()> {
-    let model = options
-        .model
-        .clone()
-        .unwrap_or_else(|| home().join("models/tiny"));
+    let model = match &options.model {
+        Some(model) => model.clone(),
+        None => headkv_embedded::model()?,
+    };
     let device = options.device.parse::<Device>()?;
     for path in &options.paths {
         attention(path, &model, 0)?;
@@ -209,7 +224,7 @@ fn report(options: &Options, measured: &BTreeMap<(usize, usize), Vec<Measured>>)
 }
 
 /// A path by its name; `tokens` is what a paged cache has to hold.
-fn attention(path: &str, model: &std::path::Path, tokens: usize) -> Result<Attention> {
+fn attention(path: &str, model: &Path, tokens: usize) -> Result<Attention> {
     match path {
         "upstream" => return Ok(Attention::Upstream),
         "paged" => return Ok(Attention::Paged(tokens)),
@@ -222,7 +237,8 @@ fn attention(path: &str, model: &std::path::Path, tokens: usize) -> Result<Atten
     let mut compression = Compression::new(method, capacity);
     compression.check()?;
     if headkv_plugin::methods::find(method)?.needs_scores {
-        compression.scores = Some(compression.default_scores(&home().join("head_scores"), model));
+        let name = compression.default_scores(Path::new(""), model);
+        compression.scores = Some(headkv_embedded::score_file(name)?.into());
     }
     Ok(Attention::Compressed(compression))
 }
