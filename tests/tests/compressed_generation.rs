@@ -154,11 +154,11 @@ fn capacities(
 ) -> Vec<usize> {
     let stored = cx.model.heads / group;
     let mean = config.capacity - config.window;
-    let Some(file) = &config.scores else {
+    let Some(scores) = &config.scores else {
         return vec![mean; stored];
     };
     // Section 3.3: a floor for every head, and a pool that goes by importance, token by token.
-    let scores = HeadScores::read(file).unwrap();
+    let scores = scores.read().unwrap();
     let scores: Vec<f64> = scores
         .values()
         .chunks(group)
