@@ -5,7 +5,7 @@
 
 use candle_core::{D, IndexOp, Result, Tensor};
 use headkv_engine::{Attention, Engine, Generation, LoadOptions, Request};
-use headkv_plugin::{Compression, HeadScores, config::Granularity};
+use headkv_plugin::{Compression, config::Granularity};
 use mistralrs_core::attention_hook::{
     AttendCx, AttentionHook, HookedSequence, ModelHook, ModelInfo, SeqInfo,
 };
@@ -225,7 +225,7 @@ fn a_compressed_cache_is_a_mask() {
     for (method, scores) in [("snapkv", None), ("headkv", Some(scores))] {
         for granularity in [Granularity::QueryHead, Granularity::KvHead] {
             let config = Compression {
-                scores: scores.clone(),
+                scores: scores.clone().map(Into::into),
                 granularity,
                 ..Compression::new(method, 16)
             };
