@@ -188,7 +188,11 @@ impl Engine {
     ) -> Result<Submitted, Error> {
         self.check(request)?;
         // A stream has room for all of its pieces: a slow reader never holds the engine up.
-        let room = if streams { request.max_tokens.saturating_add(16) } else { 1 };
+        let room = if streams {
+            request.max_tokens.saturating_add(16)
+        } else {
+            1
+        };
         let (response, answer) = channel(room);
         let recorder = Arc::new(Recorder::new(
             request.keep_logits,
@@ -266,7 +270,9 @@ impl Engine {
             prompt_seconds: first.duration_since(submitted.start).as_secs_f64(),
             decode_seconds: last.duration_since(*first).as_secs_f64(),
             kv_bytes: usage.map_or(full, |usage| usage.kept_bytes + usage.tail_bytes),
-            kept_bytes: usage.map_or(per_token * submitted.prompt_tokens, |usage| usage.kept_bytes),
+            kept_bytes: usage.map_or(per_token * submitted.prompt_tokens, |usage| {
+                usage.kept_bytes
+            }),
             tokens: recording.tokens,
             logits: recording.logits,
         })

@@ -179,7 +179,9 @@ impl Served {
         let scores = self.compression.scores.as_ref();
         let scores = scores.filter(|_| config.method.starts_with("headkv"));
         let file = scores.and_then(|scores| scores.file()?.file_name());
-        let scores = file.map_or_else(String::new, |name| format!(" by {}", name.to_string_lossy()));
+        let scores = file.map_or_else(String::new, |name| {
+            format!(" by {}", name.to_string_lossy())
+        });
         let method = headkv_plugin::methods::find(&config.method).context("the method")?;
         Ok(if method.keeps_all {
             "full caches".into()

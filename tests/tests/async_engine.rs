@@ -7,7 +7,8 @@ use mistralrs_core::{
     DeviceMapSetting, ModelDType, NormalLoaderBuilder, NormalSpecificConfig, TokenSource,
 };
 
-const PROMPT: &str = "Henry lives in Vienna. Oscar lives in Havana. Question: Where does Oscar live? \nAnswer:";
+const PROMPT: &str =
+    "Henry lives in Vienna. Oscar lives in Havana. Question: Where does Oscar live? \nAnswer:";
 
 fn compression() -> Compression {
     Compression::headkv(24).with_scores(root().join("head_scores/tiny_retrieval.json"))
@@ -77,7 +78,10 @@ async fn answers_are_those_of_the_blocking_calls() {
     let engine = engine.unwrap();
     let asked = request(&engine);
     // The blocking form waits on a thread that belongs to a runtime, and the engine is dropped there in the end.
-    let alone = engine.generate(std::slice::from_ref(&asked)).unwrap().remove(0);
+    let alone = engine
+        .generate(std::slice::from_ref(&asked))
+        .unwrap()
+        .remove(0);
     let mut other = asked.clone();
     other.prompt.truncate(40);
     let pair = [asked.clone(), other];
@@ -97,9 +101,14 @@ async fn answers_are_those_of_the_blocking_calls() {
 fn a_stream_ends_before_a_stop_text_and_with_its_reader() {
     let engine = load();
     let asked = request(&engine);
-    let whole = engine.generate(std::slice::from_ref(&asked)).unwrap().remove(0);
+    let whole = engine
+        .generate(std::slice::from_ref(&asked))
+        .unwrap()
+        .remove(0);
     let middle = whole.text.len() / 2;
-    let middle = (middle..).find(|at| whole.text.is_char_boundary(*at)).unwrap();
+    let middle = (middle..)
+        .find(|at| whole.text.is_char_boundary(*at))
+        .unwrap();
     // Spread over tokens: nothing of it may have been passed on before it was complete.
     let stop = whole.text[middle..].to_string();
     assert!(stop.len() > 1, "{:?}", whole.text);
@@ -163,9 +172,15 @@ fn a_request_that_does_not_fit_is_refused_before_it_streams() {
     let engine = load();
     let asked = Request::new(vec![1; 10], usize::MAX);
     let refused = futures::executor::block_on(engine.stream(&asked)).err();
-    assert!(matches!(refused, Some(Error::TooLong { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Some(Error::TooLong { .. })),
+        "{refused:?}"
+    );
     let upstream = Engine::load(LoadOptions::new(tiny()), Attention::Upstream).unwrap();
-    assert!(matches!(upstream.compressed().err(), Some(Error::NotCompressed)));
+    assert!(matches!(
+        upstream.compressed().err(),
+        Some(Error::NotCompressed)
+    ));
 }
 
 #[test]
@@ -173,7 +188,9 @@ fn scores_by_value_are_as_good_as_their_file() {
     let engine = load();
     let scores = HeadScores::read(&root().join("head_scores/tiny_retrieval.json")).unwrap();
     let asked = request(&engine);
-    let by_value = asked.clone().compressed(Compression::headkv(24).with_scores(scores));
+    let by_value = asked
+        .clone()
+        .compressed(Compression::headkv(24).with_scores(scores));
     let answers = engine.generate(&[asked, by_value]).unwrap();
     assert_eq!(timeless(&answers[0]), timeless(&answers[1]));
     assert!(answers[0].kept_bytes > 0);

@@ -8,7 +8,14 @@ use std::{
 
 /// The Markdown files of the checkout; folders that builds, runs and other projects make are left out.
 fn documents(folder: &Path, found: &mut Vec<PathBuf>) {
-    const NOT_OURS: [&str; 6] = ["target", "headkv-out", "data", "shared", "smollm2", "node_modules"];
+    const NOT_OURS: [&str; 6] = [
+        "target",
+        "headkv-out",
+        "data",
+        "shared",
+        "smollm2",
+        "node_modules",
+    ];
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
@@ -35,13 +42,17 @@ fn targets(line: &str) -> Vec<String> {
     // A link's own text may be code: only its end counts.
     let ends = line.split("](").skip(1);
     let inside = ends.filter_map(|rest| rest.split(')').next());
-    inside.map(|target| target.split(' ').next().unwrap_or("").to_string()).collect()
+    inside
+        .map(|target| target.split(' ').next().unwrap_or("").to_string())
+        .collect()
 }
 
 /// A heading's anchor, as GitHub makes it.
 fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
-    let kept = text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    let kept = text
+        .chars()
+        .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
@@ -53,7 +64,11 @@ fn anchors(text: &str) -> Vec<String> {
             let name = anchor(line);
             let count: &mut usize = seen.entry(name.clone()).or_default();
             *count += 1;
-            if *count > 1 { format!("{name}-{}", *count - 1) } else { name }
+            if *count > 1 {
+                format!("{name}-{}", *count - 1)
+            } else {
+                name
+            }
         })
         .collect()
 }
@@ -88,7 +103,11 @@ fn every_link_leads_somewhere() {
             }
         }
     }
-    assert!(wrong.is_empty(), "{links} links, of which these lead nowhere:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{links} links, of which these lead nowhere:\n{}",
+        wrong.join("\n")
+    );
     assert!(links > 50, "{links} links");
 }
 
@@ -100,7 +119,10 @@ fn every_document_that_is_meant_to_be_found_is_linked() {
     for entry in fs::read_dir(root.join("docs")).unwrap() {
         let name = entry.unwrap().file_name().to_string_lossy().into_owned();
         let linked = pages.iter().any(|page| page.contains(&name));
-        assert!(linked || !name.ends_with(".md"), "docs/{name} is two clicks from nowhere");
+        assert!(
+            linked || !name.ends_with(".md"),
+            "docs/{name} is two clicks from nowhere"
+        );
     }
 }
 
@@ -109,16 +131,28 @@ fn the_readmes_program_is_the_one_that_is_compiled() {
     let root = headkv_tests::root();
     let example = fs::read_to_string(root.join("tests/examples/embed.rs")).unwrap();
     let lines = example.split("    // README\n").nth(1).unwrap();
-    let shown: Vec<&str> = lines.lines().map(|line| line.strip_prefix("    ").unwrap_or(line)).collect();
+    let shown: Vec<&str> = lines
+        .lines()
+        .map(|line| line.strip_prefix("    ").unwrap_or(line))
+        .collect();
     let shown = format!("```rust\n{}\n```\n", shown.join("\n"));
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    assert!(readme.contains(&shown), "the README does not show this:\n{shown}");
+    assert!(
+        readme.contains(&shown),
+        "the README does not show this:\n{shown}"
+    );
 }
 
 #[test]
 fn headings_and_links_are_read_as_github_reads_them() {
-    assert_eq!(anchor("## Protocol: what differs from the original"), "protocol-what-differs-from-the-original");
-    assert_eq!(anchor("### A `Backend`: attention, ranking"), "a-backend-attention-ranking");
+    assert_eq!(
+        anchor("## Protocol: what differs from the original"),
+        "protocol-what-differs-from-the-original"
+    );
+    assert_eq!(
+        anchor("### A `Backend`: attention, ranking"),
+        "a-backend-attention-ranking"
+    );
     assert_eq!(anchors("# A\n```\n# no\n```\n# A\n"), ["a", "a-1"]);
     assert_eq!(targets("[`a`](b.md#c) and [d](<e>)"), ["b.md#c", "<e>"]);
 }

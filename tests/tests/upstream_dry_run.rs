@@ -25,7 +25,10 @@ fn the_published_source_takes_every_hunk() {
         return;
     };
     assert_eq!(code, 0, "{said}");
-    assert!(said.ends_with("patches: 0 failures, 0 hunks moved\n"), "{said}");
+    assert!(
+        said.ends_with("patches: 0 failures, 0 hunks moved\n"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -41,7 +44,9 @@ fn hunks_that_fail_or_move_are_named() {
         let path = dir.path().join("src").join(name);
         fs::write(&path, change(fs::read_to_string(&path).unwrap())).unwrap();
     };
-    edit("attention/mod.rs", &|text| text.replace("sdpa_params: &SdpaParams,", "params: &SdpaParams,"));
+    edit("attention/mod.rs", &|text| {
+        text.replace("sdpa_params: &SdpaParams,", "params: &SdpaParams,")
+    });
     edit("layers.rs", &|text| format!("// one line more\n{text}"));
     fs::remove_file(dir.path().join("src/models/gemma2.rs")).unwrap();
     fs::write(dir.path().join("src/linear_hook.rs"), "").unwrap();
@@ -59,5 +64,9 @@ fn hunks_that_fail_or_move_are_named() {
         assert!(said.contains(expected), "{expected}: {said}");
     }
     let (code, said) = dry_run(Path::new("/nowhere")).unwrap();
-    assert_eq!((code, said.contains("holds no src/lib.rs")), (2, true), "{said}");
+    assert_eq!(
+        (code, said.contains("holds no src/lib.rs")),
+        (2, true),
+        "{said}"
+    );
 }

@@ -246,7 +246,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("grid.toml");
         fs::create_dir(dir.path().join("models")).unwrap();
-        fs::write(&path, "models = ['org/name', 'models/tiny', '../a/b']\n[needle]").unwrap();
+        fs::write(
+            &path,
+            "models = ['org/name', 'models/tiny', '../a/b']\n[needle]",
+        )
+        .unwrap();
         let beside = |name: &str| dir.path().join(name);
         assert_eq!(
             Grid::read(&path).unwrap().models,

@@ -116,10 +116,22 @@ mod tests {
     #[test]
     fn scores_that_rank_nothing_are_refused_by_name() {
         for (table, expected) in [
-            ("{layers = 1, heads = 2, values = [0.0, 0.0]}", "all head scores are zero"),
-            ("{layers = 1, heads = 2, values = [1.0]}", "1 head scores for 1 layers x 2 heads"),
-            ("{layers = 1, heads = 1, values = [1.0], model = 'x'}", "unknown field `model`"),
-            ("{layers = 9223372036854775807, heads = 3, values = [1.0]}", "1 head scores for"),
+            (
+                "{layers = 1, heads = 2, values = [0.0, 0.0]}",
+                "all head scores are zero",
+            ),
+            (
+                "{layers = 1, heads = 2, values = [1.0]}",
+                "1 head scores for 1 layers x 2 heads",
+            ),
+            (
+                "{layers = 1, heads = 1, values = [1.0], model = 'x'}",
+                "unknown field `model`",
+            ),
+            (
+                "{layers = 9223372036854775807, heads = 3, values = [1.0]}",
+                "1 head scores for",
+            ),
             ("3", "the path of a score file, or a table"),
         ] {
             let message = Compression::from_toml(&format!("scores = {table}")).unwrap_err();
