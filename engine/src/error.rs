@@ -41,6 +41,9 @@ pub enum Error {
     /// The compression's configuration does not fit.
     #[error(transparent)]
     Compression(#[from] headkv_plugin::Error),
+    /// The model has no compression to ask about or to change.
+    #[error("this model was loaded without compression; load it with Attention::Compressed")]
+    NotCompressed,
     /// The engine failed a request.
     #[error("generation failed: {0}")]
     Generation(String),

@@ -1,15 +1,12 @@
 //! Greedy generation for a batch of prompts.
 
-use crate::{Engine, Error, record::Recorder};
+use crate::{Engine, Error, record::Recorder, wait::wait};
 use headkv_plugin::{Compression, hook::Configured};
 use mistralrs_core::{
     Constraint, MessageContent, NormalRequest, Request as EngineRequest, RequestMessage, Response,
     SamplingParams, StopTokens, TokenizationRequest,
 };
-use std::{
-    sync::{Arc, PoisonError},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 use tokio::sync::mpsc::{Receiver, channel};
 
 /// A prompt and when to stop.
@@ -42,6 +39,12 @@ impl Request {
         }
     }
 
+    /// Sets what is kept of this request's prompt.
+    pub fn compressed(mut self, compression: Compression) -> Self {
+        self.compression = Some(compression);
+        self
+    }
+
     /// Ends the answer before that text.
     pub fn stop_at(mut self, text: impl Into<String>) -> Self {
         self.stop.push(text.into());
@@ -51,6 +54,7 @@ impl Request {
 
 /// An answer and what it took.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Generation {
     /// The answer's text.
     pub text: String,
@@ -79,29 +83,43 @@ impl Engine {
     /// [`Error::TooLong`] before anything runs; [`Error::Generation`] if the engine fails a request, once all are
     /// answered.
     pub fn generate(&self, requests: &[Request]) -> Result<Vec<Generation>, Error> {
+        wait(self.generate_async(requests))
+    }
+
+    /// As [`Engine::generate`]; dropping the future ends the requests.
+    ///
+    /// # Errors
+    /// As [`Engine::generate`].
+    pub async fn generate_async(&self, requests: &[Request]) -> Result<Vec<Generation>, Error> {
         for request in requests {
             self.check(request)?;
         }
-        self.generate_each(requests).into_iter().collect()
+        let answers = self.generate_each_async(requests).await;
+        answers.into_iter().collect()
     }
 
     /// As [`Engine::generate`], with an answer or an error for each request: one that fails stops no other.
     pub fn generate_each(&self, requests: &[Request]) -> Vec<Result<Generation, Error>> {
-        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
-        runtime.block_on(async {
-            let mut pending = Vec::with_capacity(requests.len());
-            for request in requests {
-                pending.push(self.submit(request).await);
-            }
-            let mut answers = Vec::with_capacity(requests.len());
-            for (request, submitted) in requests.iter().zip(pending) {
-                answers.push(match submitted {
-                    Ok(submitted) => self.collect(request, submitted).await,
-                    Err(error) => Err(error),
-                });
-            }
-            answers
-        })
+        wait(self.generate_each_async(requests))
+    }
+
+    /// As [`Engine::generate_each`]; dropping the future ends the requests.
+    pub async fn generate_each_async(
+        &self,
+        requests: &[Request],
+    ) -> Vec<Result<Generation, Error>> {
+        let mut pending = Vec::with_capacity(requests.len());
+        for request in requests {
+            pending.push(self.submit(request, false).await);
+        }
+        let mut answers = Vec::with_capacity(requests.len());
+        for submitted in pending {
+            answers.push(match submitted {
+                Ok(submitted) => self.collect(submitted).await,
+                Err(error) => Err(error),
+            });
+        }
+        answers
     }
 
     fn check(&self, request: &Request) -> Result<(), Error> {
@@ -110,7 +128,7 @@ impl Engine {
                 "the prompt is empty; give at least one token".into(),
             ));
         }
-        if request.prompt.len() + request.max_tokens > self.context() {
+        if request.prompt.len().saturating_add(request.max_tokens) > self.context() {
             return Err(Error::TooLong {
                 prompt: request.prompt.len(),
                 answer: request.max_tokens,
@@ -125,6 +143,14 @@ impl Engine {
     /// # Errors
     /// [`Error::Tokenizer`] if the model has no chat template.
     pub fn encode_chat(&self, user: &str) -> Result<Vec<u32>, Error> {
+        wait(self.encode_chat_async(user))
+    }
+
+    /// As [`Engine::encode_chat`].
+    ///
+    /// # Errors
+    /// As [`Engine::encode_chat`].
+    pub async fn encode_chat_async(&self, user: &str) -> Result<Vec<u32>, Error> {
         let message = [("role", "user"), ("content", user)]
             .map(|(key, text)| (key.to_string(), MessageContent::Left(text.to_string())));
         let (response, mut answer) = channel(1);
@@ -137,12 +163,15 @@ impl Engine {
             reasoning_effort: None,
             response,
         });
-        let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
-        runtime.block_on(async {
-            self.send(request).await?;
-            let tokens = answer.recv().await.ok_or(Error::Stopped)?;
-            tokens.map_err(|e| Error::Tokenizer(e.to_string()))
-        })
+        self.send(request).await?;
+        let tokens = answer.recv().await.ok_or(Error::Stopped)?;
+        tokens.map_err(|e| Error::Tokenizer(e.to_string()))
+    }
+
+    /// Whether the engine's thread is gone.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let sender = self.mistral.get_sender(None);
+        sender.map_or(true, |sender| sender.is_closed())
     }
 
     async fn send(&self, request: EngineRequest) -> Result<(), Error> {
@@ -153,9 +182,20 @@ impl Engine {
         sender.send(request).await.map_err(|_| Error::Stopped)
     }
 
-    async fn submit(&self, request: &Request) -> Result<Submitted, Error> {
+    /// Hands a request to the engine; one that `streams` leaves its stop texts to the reader.
+    pub(crate) async fn submit(
+        &self,
+        request: &Request,
+        streams: bool,
+    ) -> Result<Submitted, Error> {
         self.check(request)?;
-        let (response, answer) = channel(1);
+        // A stream has room for all of its pieces: a slow reader never holds the engine up.
+        let room = if streams {
+            request.max_tokens.saturating_add(16)
+        } else {
+            1
+        };
+        let (response, answer) = channel(room);
         let recorder = Arc::new(Recorder::new(
             request.keep_logits,
             &self.end_tokens,
@@ -165,7 +205,8 @@ impl Engine {
             // Without it the engine samples at temperature 1 from the one best token: it sorts the vocabulary.
             temperature: Some(0.0),
             max_len: Some(request.max_tokens),
-            stop_toks: (!request.stop.is_empty()).then(|| StopTokens::Seqs(request.stop.clone())),
+            stop_toks: (!streams && !request.stop.is_empty())
+                .then(|| StopTokens::Seqs(request.stop.clone())),
             ..SamplingParams::deterministic()
         };
         let message = RequestMessage::CompletionTokens(request.prompt.clone());
@@ -180,42 +221,38 @@ impl Engine {
         let normal = NormalRequest {
             constraint: Constraint::None,
             logits_processors: Some(vec![recorder.clone()]),
+            is_streaming: streams,
             ..NormalRequest::new_simple(message, sampling, response, id, None, None)
         };
         let start = Instant::now();
         self.send(EngineRequest::Normal(Box::new(normal))).await?;
         Ok(Submitted {
             start,
+            prompt_tokens: request.prompt.len(),
             recorder,
             answer,
             _configured: configured,
         })
     }
 
-    async fn collect(
-        &self,
-        request: &Request,
-        mut submitted: Submitted,
-    ) -> Result<Generation, Error> {
+    async fn collect(&self, mut submitted: Submitted) -> Result<Generation, Error> {
         let (sequence, text) = match submitted.answer.recv().await.ok_or(Error::Stopped)? {
             Response::CompletionDone(done) => {
                 let text = done.choices.into_iter().next().map(|choice| choice.text);
                 (done.id, text.unwrap_or_default())
             }
-            Response::CompletionModelError(why, _) | Response::ModelError(why, _) => {
-                return Err(Error::Generation(crate::files::first_line(&why).into()));
-            }
-            Response::InternalError(why) | Response::ValidationError(why) => {
-                return Err(Error::Generation(
-                    crate::files::first_line(&why.to_string()).into(),
-                ));
-            }
-            _ => {
-                return Err(Error::Generation(
-                    "the engine sent an answer of another kind".into(),
-                ));
-            }
+            other => return Err(failure(other)),
         };
+        self.generation(&submitted, sequence.parse().ok(), text)
+    }
+
+    /// What a request that has ended took; `sequence` is its number in the engine.
+    pub(crate) fn generation(
+        &self,
+        submitted: &Submitted,
+        sequence: Option<usize>,
+        text: String,
+    ) -> Result<Generation, Error> {
         let recording = submitted.recorder.take();
         let (Some(first), Some(last)) = (recording.times.first(), recording.times.last()) else {
             return Err(Error::Generation(
@@ -223,30 +260,44 @@ impl Engine {
             ));
         };
         // A response's id is its sequence's number.
-        let usage = match (&self.model, sequence.parse()) {
-            (Some(model), Ok(sequence)) => model.usage(sequence),
+        let usage = match (&self.model, sequence) {
+            (Some(model), Some(sequence)) => model.usage(sequence),
             _ => None,
         };
         let per_token = self.token_bytes();
-        let full = per_token * (request.prompt.len() + recording.tokens.len() - 1);
+        let full = per_token * (submitted.prompt_tokens + recording.tokens.len() - 1);
         let since = |time: &Instant| time.duration_since(submitted.start).as_secs_f64();
         Ok(Generation {
             text,
-            prompt_tokens: request.prompt.len(),
+            prompt_tokens: submitted.prompt_tokens,
             prompt_seconds: since(first),
             decode_seconds: last.duration_since(*first).as_secs_f64(),
             token_seconds: recording.times.iter().map(since).collect(),
             kv_bytes: usage.map_or(full, |usage| usage.kept_bytes + usage.tail_bytes),
-            kept_bytes: usage.map_or(per_token * request.prompt.len(), |usage| usage.kept_bytes),
+            kept_bytes: usage.map_or(per_token * submitted.prompt_tokens, |usage| {
+                usage.kept_bytes
+            }),
             tokens: recording.tokens,
             logits: recording.logits,
         })
     }
 }
 
-struct Submitted {
+/// A request that the engine has.
+pub(crate) struct Submitted {
     start: Instant,
+    prompt_tokens: usize,
     recorder: Arc<Recorder>,
-    answer: Receiver<Response>,
+    pub(crate) answer: Receiver<Response>,
     _configured: Option<Configured>,
+}
+
+/// What a response says that is no answer.
+pub(crate) fn failure(response: Response) -> Error {
+    let why = match response {
+        Response::CompletionModelError(why, _) | Response::ModelError(why, _) => why,
+        Response::InternalError(why) | Response::ValidationError(why) => why.to_string(),
+        _ => "the engine sent an answer of another kind".into(),
+    };
+    Error::Generation(crate::files::first_line(&why).into())
 }

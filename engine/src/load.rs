@@ -1,6 +1,6 @@
 //! From a path to a running model.
 
-use crate::{Error, ModelFiles, check::guard, files::first_line};
+use crate::{Device, Error, ModelFiles, check::guard, files::first_line, wait::wait};
 use headkv_plugin::{
     Compression, HeadKv, ModelShape,
     hook::{Model, Options, Panels},
@@ -15,68 +15,11 @@ use mistralrs_core::{
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    str::FromStr,
-    sync::{Arc, Mutex},
+    sync::Arc,
+    thread,
 };
 use tokenizers::Tokenizer;
-use tokio::runtime::Runtime;
-
-/// Where a model runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Device {
-    /// All cores, f32.
-    #[default]
-    Cpu,
-    /// The NVIDIA GPU of that number, bf16 where it has it.
-    Cuda(usize),
-}
-
-impl FromStr for Device {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self, Error> {
-        let cuda = name
-            .strip_prefix("cuda")
-            .map(|rest| rest.strip_prefix(':').unwrap_or(rest));
-        match (name, cuda) {
-            ("cpu", _) => Ok(Device::Cpu),
-            (_, Some("")) => Ok(Device::Cuda(0)),
-            (_, Some(number)) if number.parse::<usize>().is_ok() => {
-                Ok(Device::Cuda(number.parse().unwrap_or(0)))
-            }
-            _ => Err(Error::Device {
-                name: name.into(),
-                why: "use cpu, cuda or cuda:N".into(),
-            }),
-        }
-    }
-}
-
-impl std::fmt::Display for Device {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Device::Cpu => f.write_str("cpu"),
-            Device::Cuda(number) => write!(f, "cuda:{number}"),
-        }
-    }
-}
-
-impl Device {
-    fn open(self) -> Result<candle_core::Device, Error> {
-        match self {
-            Device::Cpu => Ok(candle_core::Device::Cpu),
-            Device::Cuda(number) => {
-                candle_core::Device::new_cuda(number).map_err(|e| Error::Device {
-                    name: self.to_string(),
-                    why: format!(
-                        "{}; needs an NVIDIA GPU and a build with --features cuda",
-                        first_line(&e.to_string())
-                    ),
-                })
-            }
-        }
-    }
-}
+use tokio::sync::oneshot;
 
 /// What to load and where.
 #[derive(Clone, Debug)]
@@ -111,6 +54,7 @@ impl LoadOptions {
 }
 
 /// What computes attention and keeps keys and values.
+#[non_exhaustive]
 pub enum Attention {
     /// HeadKV, which can be reconfigured by [`Engine::set_compression`].
     Compressed(Compression),
@@ -125,7 +69,6 @@ pub enum Attention {
 /// A loaded model.
 pub struct Engine {
     pub(crate) mistral: Arc<MistralRs>,
-    pub(crate) runtime: Mutex<Runtime>,
     pub(crate) model: Option<Arc<Model>>,
     /// The model's own end tokens.
     pub(crate) end_tokens: Vec<u32>,
@@ -172,11 +115,7 @@ impl Engine {
                 ));
             }
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| Error::Generation(e.to_string()))?;
-        let (model, tokenizer, info, metadata) = runtime.block_on(async {
+        let (model, tokenizer, info, metadata) = wait(async {
             let pipeline = pipeline.lock().await;
             (
                 Model::of(&*pipeline),
@@ -207,10 +146,12 @@ impl Engine {
         let builder = MistralRsBuilder::new(pipeline, scheduler, false, None)
             .with_no_prefix_cache(true)
             .with_disable_eos_stop(options.ignore_end);
-        let mistral = runtime.block_on(builder.build());
+        // On a thread without a runtime, where upstream sends no prompt of its own to warm up.
+        let build = move || wait(builder.build());
+        let built = thread::scope(|scope| scope.spawn(build).join());
+        let mistral = built.map_err(|_| refused(&files, "the runtime's engine did not start"))?;
         Ok(Self {
             mistral,
-            runtime: Mutex::new(runtime),
             model,
             end_tokens: metadata.eos_tok.clone(),
             tokenizer,
@@ -229,10 +170,27 @@ impl Engine {
         })
     }
 
+    /// As [`Engine::load`], for asynchronous programs: loads on a thread of its own.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub async fn load_async(options: LoadOptions, attention: Attention) -> Result<Self, Error> {
+        let (sender, loaded) = oneshot::channel();
+        let load = move || {
+            // Nobody may be waiting any more.
+            let _ = sender.send(Self::load(options, attention));
+        };
+        let named = thread::Builder::new().name("headkv-load".into());
+        named
+            .spawn(load)
+            .map_err(|e| Error::Generation(e.to_string()))?;
+        loaded.await.unwrap_or(Err(Error::Stopped))
+    }
+
     /// Changes the compression of sequences that begin from now on.
     ///
     /// # Errors
-    /// As [`Model::set`]; [`Error::Generation`] if the model was not loaded with [`Attention::Compressed`].
+    /// As [`Model::set`]; [`Error::NotCompressed`] if the model was not loaded with [`Attention::Compressed`].
     pub fn set_compression(&self, compression: &Compression) -> Result<(), Error> {
         Ok(self.compressed()?.set(compression)?)
     }
@@ -240,11 +198,9 @@ impl Engine {
     /// The model's side of the compression: what its sequences hold, and configurations by request.
     ///
     /// # Errors
-    /// [`Error::Generation`] if the model was not loaded with [`Attention::Compressed`].
+    /// [`Error::NotCompressed`] if the model was not loaded with [`Attention::Compressed`].
     pub fn compressed(&self) -> Result<&Arc<Model>, Error> {
-        self.model
-            .as_ref()
-            .ok_or_else(|| Error::Generation("this model was loaded without compression".into()))
+        self.model.as_ref().ok_or(Error::NotCompressed)
     }
 
     /// The runtime's engine, for everything that [`Engine::generate`] does not do.

@@ -4,14 +4,15 @@
 
 use crate::{
     bench,
+    engine::list,
     grid::{Babilong, Grid, LongBench, Methods, Needle, Ruler},
     report,
     session::{self, Session},
     store::Results,
 };
 use anyhow::{Error, Result};
-use clap::{Parser, Subcommand};
-use headkv_files::{home::home, interrupt, shell, terminal};
+use clap::{CommandFactory, Parser, Subcommand};
+use headkv_files::{interrupt, shell, terminal};
 use std::{
     ffi::OsString,
     io::IsTerminal,
@@ -87,6 +88,31 @@ enum Command {
     /// Example: headkv-eval bench --lengths 1000,4000
     #[command(verbatim_doc_comment)]
     Bench(bench::Options),
+    /// Lists the methods and rankings: names, what they need, and one line on each
+    ///
+    /// Example: headkv-eval methods --json
+    #[command(verbatim_doc_comment)]
+    Methods {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints the completions of a shell
+    ///
+    /// Example: headkv-eval completions bash > ~/.local/share/bash-completion/completions/headkv-eval
+    #[command(verbatim_doc_comment)]
+    Completions {
+        /// The shell
+        shell: headkv_cli::Shell,
+    },
+    /// Writes man pages, one for each command
+    ///
+    /// Example: headkv-eval man ~/.local/share/man/man1
+    #[command(verbatim_doc_comment)]
+    Man {
+        /// The folder
+        dir: PathBuf,
+    },
     /// One measurement of `bench`, in a process of its own
     #[command(hide = true)]
     BenchOne(bench::One),
@@ -95,8 +121,13 @@ enum Command {
 /// One benchmark.
 #[derive(clap::Args)]
 struct One<B: clap::Args> {
-    /// Model folders or .gguf files [default: the embedded models/tiny]
-    #[arg(long, value_delimiter = ',', value_name = "DIR|FILE")]
+    /// Model folders or .gguf files [default: the embedded model, tiny]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "DIR|FILE",
+        help_heading = "Model"
+    )]
     model: Vec<PathBuf>,
     #[command(flatten)]
     methods: Methods,
@@ -105,7 +136,7 @@ struct One<B: clap::Args> {
     #[command(flatten)]
     session: session::Options,
     /// Folder for rows.jsonl and the reports; a rerun goes on where the last one ended [default: headkv-out/BENCHMARK]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
     out: Option<PathBuf>,
 }
 
@@ -117,7 +148,7 @@ impl<B: clap::Args> One<B> {
             ..Grid::default()
         };
         if grid.models.is_empty() {
-            grid.models.push(home().join("models/tiny"));
+            grid.models.push(headkv_embedded::model()?);
         }
         set(&mut grid, self.benchmark);
         let out = self
@@ -135,7 +166,12 @@ struct RunFile {
     #[command(flatten)]
     session: session::Options,
     /// Folder for rows.jsonl and the reports; a rerun goes on where the last one ended
-    #[arg(long, value_name = "DIR", default_value = "headkv-out/run")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "headkv-out/run",
+        help_heading = "Output"
+    )]
     out: PathBuf,
 }
 
@@ -207,6 +243,23 @@ fn command(command: Command) -> Result<bool> {
             Ok(true)
         }
         Command::Merge { dirs, out } => merge(&dirs, &out).map(|()| true),
+        Command::Methods { json } => {
+            let listed = if json {
+                serde_json::to_string_pretty(&list::json())? + "\n"
+            } else {
+                list::text()
+            };
+            terminal::print(&listed)?;
+            Ok(true)
+        }
+        Command::Completions { shell } => {
+            headkv_cli::completions(Cli::command(), shell)?;
+            Ok(true)
+        }
+        Command::Man { dir } => {
+            headkv_cli::man(Cli::command(), &dir)?;
+            Ok(true)
+        }
         Command::Bench(options) => bench::run(&options).map(|()| true),
         Command::BenchOne(one) => bench::one(&one).map(|()| true),
     }

@@ -1,5 +1,6 @@
 //! A backend that runs the model in this process, and the only room here that knows the plugin and the engine.
 
+pub mod list;
 mod outline;
 mod variants;
 
@@ -7,7 +8,7 @@ pub use outline::{Outline, Scores};
 pub use variants::{label, variants};
 
 use crate::{Backend, Completion, Error, Failure, Job, Variant, store::Heads};
-use headkv_engine::{Attention, Device, Engine, Generation, LoadOptions, Request};
+use headkv_engine::{Attention, Device, Engine, Generation, LoadOptions, Request, hub};
 use headkv_plugin::{Compression, methods};
 use std::{num::NonZeroUsize, path::Path};
 use variants::compression;
@@ -98,6 +99,12 @@ impl InProcess {
             ..Request::new(prompt, job.max_tokens)
         })
     }
+}
+
+/// Whether a model's path could be its name on the hub.
+pub fn is_hub_name(model: &Path) -> bool {
+    let name = model.to_str().and_then(hub::Name::parse);
+    name.is_some()
 }
 
 /// The model, its files and the compression were checked before: what fails now is this prompt's own fault.

@@ -12,7 +12,7 @@ use crate::{
     shard::Shard,
     store::{Heads, Results, Run, Store},
 };
-use headkv_files::{home::home, terminal, whole};
+use headkv_files::{terminal, whole};
 use std::{
     num::{NonZeroU64, NonZeroUsize},
     path::{Path, PathBuf},
@@ -24,38 +24,62 @@ use std::{
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu")]
+    #[arg(long, default_value = "cpu", help_heading = "Model")]
     pub device: String,
     /// Prompts that are answered together; on a GPU they share every step, and more take more memory
     #[arg(
         long,
         value_name = "N",
         default_value = "1",
-        conflicts_with = "endpoint"
+        conflicts_with = "endpoint",
+        help_heading = "Model"
     )]
     pub batch: NonZeroUsize,
     /// The part of the prompts to run here, such as 1/4; `merge` joins the parts
-    #[arg(long, value_name = "I/N", default_value = "1/1")]
+    #[arg(
+        long,
+        value_name = "I/N",
+        default_value = "1/1",
+        help_heading = "Output"
+    )]
     pub shard: String,
     /// Ask an OpenAI-compatible server, with the key in HEADKV_API_KEY if it wants one; --model gives the tokenizer, and
     /// the flags of the methods label the rows, since the server compresses as it likes
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help_heading = "Endpoint")]
     pub endpoint: Option<String>,
     /// The model's name at the server [default: the folder's name]
-    #[arg(long, value_name = "NAME", requires = "endpoint")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "endpoint",
+        help_heading = "Endpoint"
+    )]
     pub endpoint_model: Option<String>,
     /// Requests to the server at the same time
-    #[arg(long, value_name = "N", default_value_t = 4, requires = "endpoint")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 4,
+        requires = "endpoint",
+        help_heading = "Endpoint"
+    )]
     pub concurrency: usize,
     /// Further tries after a failed request
-    #[arg(long, value_name = "N", default_value_t = 4, requires = "endpoint")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 4,
+        requires = "endpoint",
+        help_heading = "Endpoint"
+    )]
     pub retries: u32,
     /// Seconds that a request to the server may take, from its first byte to its answer's last
     #[arg(
         long,
         value_name = "SECONDS",
         default_value = "600",
-        requires = "endpoint"
+        requires = "endpoint",
+        help_heading = "Endpoint"
     )]
     pub timeout: NonZeroU64,
     /// Tokens that the server's model can read
@@ -63,7 +87,8 @@ pub struct Options {
         long,
         value_name = "TOKENS",
         default_value_t = 8192,
-        requires = "endpoint"
+        requires = "endpoint",
+        help_heading = "Endpoint"
     )]
     pub endpoint_context: usize,
 }
@@ -194,7 +219,7 @@ impl Session<'_> {
     /// The variants of a model of that name.
     fn variants(&self, path: &Path, name: &str) -> Result<Vec<Variant>, Error> {
         let methods = self.grid.methods.of_model(name);
-        engine::variants(&methods, path, &home().join("head_scores"))
+        engine::variants(&methods, path)
     }
 
     fn ready(&self, path: &Path) -> Result<Ready<'_>, Error> {

@@ -13,6 +13,15 @@ pub fn bytes(count: f64) -> String {
 
 /// A Markdown table with aligned columns; all but the first are figures. No cell breaks it.
 pub fn markdown(header: &[String], lines: &[Vec<String>]) -> String {
+    aligned(header, lines, true)
+}
+
+/// As [`markdown`], with columns of words.
+pub fn words(header: &[String], lines: &[Vec<String>]) -> String {
+    aligned(header, lines, false)
+}
+
+fn aligned(header: &[String], lines: &[Vec<String>], figures: bool) -> String {
     let cell = |text: &String| terminal::one_line(text).replace('|', "\\|");
     let header: &[String] = &header.iter().map(cell).collect::<Vec<_>>();
     let lines: &[Vec<String>] = &lines
@@ -28,22 +37,21 @@ pub fn markdown(header: &[String], lines: &[Vec<String>]) -> String {
     };
     let widths: Vec<usize> = (0..header.len()).map(width).collect();
     let line = |cells: &[String]| {
-        let cells =
-            cells
-                .iter()
-                .zip(&widths)
-                .enumerate()
-                .map(|(column, (cell, width))| match column {
-                    0 => format!("{cell:<width$}"),
-                    _ => format!("{cell:>width$}"),
-                });
+        let cells = cells
+            .iter()
+            .zip(&widths)
+            .enumerate()
+            .map(|(column, (cell, width))| match (column, figures) {
+                (0, _) | (_, false) => format!("{cell:<width$}"),
+                _ => format!("{cell:>width$}"),
+            });
         format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "))
     };
     let rule = widths
         .iter()
         .enumerate()
-        .map(|(column, width)| match column {
-            0 => "-".repeat(*width),
+        .map(|(column, width)| match (column, figures) {
+            (0, _) | (_, false) => "-".repeat(*width),
             _ => format!("{}:", "-".repeat(width.saturating_sub(1).max(1))),
         });
     let mut text = line(header);

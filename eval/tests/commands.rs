@@ -17,6 +17,7 @@ const METHODS: [&str; 4] = ["--method", "full,snapkv", "--capacity", "16"];
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_headkv-eval"));
     command.args(args);
+    command.env("HEADKV_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/home"));
     command
 }
 

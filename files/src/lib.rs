@@ -5,7 +5,6 @@
 
 pub mod digest;
 mod error;
-pub mod home;
 pub mod interrupt;
 pub mod lines;
 pub mod lock;

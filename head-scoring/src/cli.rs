@@ -7,7 +7,7 @@ use crate::{
     run::Progress,
     show::Shown,
 };
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use headkv_engine::{Device, LoadOptions};
 use headkv_files::terminal::{self, print, say};
 use headkv_haystack::{Haystack, Patterns, Template, pattern::Builtin};
@@ -42,6 +42,20 @@ enum Command {
     Show(Show),
     /// Check score files, put their heads in order, and merge their examples
     Convert(Convert),
+    /// Print the completions of a shell
+    #[command(
+        after_help = "Example:\n  head-scoring completions bash > ~/.local/share/bash-completion/completions/head-scoring"
+    )]
+    Completions {
+        /// The shell
+        shell: headkv_cli::Shell,
+    },
+    /// Write man pages, one for each command
+    #[command(after_help = "Example:\n  head-scoring man ~/.local/share/man/man1")]
+    Man {
+        /// The folder
+        dir: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -51,44 +65,54 @@ enum Command {
   head-scoring score --model Meta-Llama-3-8B-Instruct --template chat --device cuda --batch 4
 Ctrl-C stops a run and keeps what is done; the same command goes on from there. A second Ctrl-C stops at once.")]
 struct Score {
-    /// A folder with config.json, tokenizer.json and safetensors, or a .gguf file
-    #[arg(long)]
-    model: PathBuf,
+    /// A folder with config.json, tokenizer.json and safetensors, or a .gguf file [default: the embedded model, tiny]
+    #[arg(long, value_name = "DIR|FILE", help_heading = "Model")]
+    model: Option<PathBuf>,
     /// retrieval (tokens copied), enhanced (attention on the needle) or reasoning (attention on the right answer)
-    #[arg(long, default_value = "retrieval")]
+    #[arg(long, default_value = "retrieval", help_heading = "Scores")]
     kind: Kind,
     /// JSON Lines with needle, question, real_needle and answer; texts may hold variables [default: built-in needles]
-    #[arg(long)]
+    #[arg(long, help_heading = "Examples drawn")]
     needles: Option<PathBuf>,
     /// Needles to draw from the file's lines in turn [default: one per line]
-    #[arg(long)]
+    #[arg(long, help_heading = "Examples drawn")]
     draws: Option<NonZeroUsize>,
     /// Seed of the drawn needles and of the generated haystack
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, help_heading = "Examples drawn")]
     seed: u64,
     /// A text file, or a folder of .txt files [default: generated text]
-    #[arg(long)]
+    #[arg(long, help_heading = "Examples drawn")]
     haystack: Option<PathBuf>,
     /// Tokens of the contexts, needle included
-    #[arg(long, value_delimiter = ',', default_value = "1000,2000,4000")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1000,2000,4000",
+        help_heading = "Examples drawn"
+    )]
     lengths: Vec<usize>,
     /// Where the needle stands, in percent of the context
-    #[arg(long, value_delimiter = ',', default_value = "0,20,40,60,80,100")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "0,20,40,60,80,100",
+        help_heading = "Examples drawn"
+    )]
     depths: Vec<f64>,
     /// plain, book, chat (the model's own template), or a text with {context} and {question}
-    #[arg(long, default_value = "plain")]
+    #[arg(long, default_value = "plain", help_heading = "Examples drawn")]
     template: Template,
     /// The most tokens of an answer
-    #[arg(long, default_value = "50")]
+    #[arg(long, default_value = "50", help_heading = "Scores")]
     max_tokens: NonZeroUsize,
     /// Examples that decode together; on the CPU 16 at most, and those of a .gguf file one by one
-    #[arg(long, default_value = "1")]
+    #[arg(long, default_value = "1", help_heading = "Model")]
     batch: NonZeroUsize,
     /// cpu, cuda or cuda:N; a GPU needs a build with --features head-scoring/cuda
-    #[arg(long, default_value = "cpu")]
+    #[arg(long, default_value = "cpu", help_heading = "Model")]
     device: Device,
     /// The score file [default: head_scores/{model}_{kind}.json]
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     out: Option<PathBuf>,
 }
 
@@ -167,6 +191,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>, stop: &AtomicBool) -> Resul
             Command::Score(args) => score(&args, stop),
             Command::Show(args) => show(&args),
             Command::Convert(args) => convert(&args),
+            Command::Completions { shell } => {
+                headkv_cli::completions(Cli::command(), shell).map_err(Error::from)
+            }
+            Command::Man { dir } => headkv_cli::man(Cli::command(), &dir).map_err(Error::from),
         }?),
         // Help and version are not mistakes.
         Err(asked) if !asked.use_stderr() => Ok(print(&asked.to_string())?),
@@ -205,9 +233,13 @@ fn score(args: &Score, stop: &AtomicBool) -> Result<(), Error> {
         depths,
         template: args.template.clone(),
     };
+    let model = match &args.model {
+        Some(model) => model.clone(),
+        None => headkv_embedded::model()?,
+    };
     let scorer = Scorer::load(LoadOptions {
         device: args.device,
-        ..LoadOptions::new(&args.model)
+        ..LoadOptions::new(model)
     })?;
     let examples = grid.examples(scorer.engine())?;
     let settings = scorer.settings(args.kind, &grid, &source, args.max_tokens.get(), &examples)?;

@@ -19,6 +19,9 @@ pub enum Error {
     /// A file cannot be read, written or locked.
     #[error(transparent)]
     Files(#[from] headkv_files::Error),
+    /// The embedded model cannot be unpacked.
+    #[error(transparent)]
+    Embedded(#[from] headkv_embedded::Error),
     /// Nothing is asked for.
     #[error("nothing to score: no {0}; give at least one")]
     Nothing(&'static str),

@@ -288,9 +288,9 @@ impl Scorer {
 /// another order. On a GPU nothing keeps the order.
 fn together(device: Device, files: &ModelFiles) -> usize {
     match device {
-        Device::Cuda(_) => usize::MAX,
         Device::Cpu if files.is_gguf() => 1,
         Device::Cpu => linear::FEW,
+        _ => usize::MAX,
     }
 }
 

@@ -1,13 +1,27 @@
 //! The one configuration type that Rust code, command lines and servers share.
 
+mod build;
+
 use crate::{
-    Error, HeadScores,
+    Error, HeadScores, ScoreSource,
     scores::{Kind, model_name},
 };
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// How a KV cache is compressed; readable from TOML and JSON, where every key may be left out.
+///
+/// More fields will come: write `..Compression::default()` behind those that you name, or use the methods.
+///
+/// ```
+/// use headkv_plugin::{Compression, HeadScores};
+///
+/// let scores = HeadScores::new(1, 2, vec![0.9, 0.1])?;
+/// let by_value = Compression::headkv(32).with_scores(scores).beta(1.5);
+/// let by_path = Compression::headkv(32).with_scores("head_scores/tiny_retrieval.json");
+/// assert_eq!((by_value.beta, by_path.beta), (Some(1.5), None));
+/// # Ok::<(), headkv_plugin::Error>(())
+/// ```
 ///
 /// ```
 /// let c = headkv_plugin::Compression::from_toml("method = 'snapkv'\ncapacity = 64").unwrap();
@@ -46,9 +60,9 @@ pub struct Compression {
     /// HeadKV: the kind of the file that [`Compression::default_scores`] names; `None` is what the method's name says
     /// ([`crate::methods::Entry::score_kind`]), else retrieval.
     pub head_choice: Option<Kind>,
-    /// HeadKV: the score file, which must be named. Programs that know the model's path fill in
+    /// HeadKV: the head scores, which must be given: a file's path, or the scores themselves. Programs that know the model's path fill in
     /// [`Compression::default_scores`] where the user names none; `headkv-eval` does.
-    pub scores: Option<PathBuf>,
+    pub scores: Option<ScoreSource>,
     /// AdaKV: the part of the even capacity that every head is sure of.
     pub floor: f64,
     /// PyramidKV: divisor of the capacity that the last layer keeps.
@@ -81,6 +95,7 @@ pub struct Pool {
 /// How neighbouring scores are pooled before the best are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Pooling {
     /// The largest of the neighbourhood.
     #[serde(alias = "maxpool")]
@@ -113,6 +128,7 @@ impl Granularity {
 /// How scores of the query heads that share a KV head become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Reduce {
     /// Their mean.
     Mean,

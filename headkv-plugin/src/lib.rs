@@ -36,11 +36,17 @@ pub mod sequence;
 mod shape;
 pub mod usage;
 
+/// The pinned version that this crate's tensors are of.
+pub use candle_core;
+/// The patched and pinned version that [`HeadKv`] hooks.
+#[cfg(feature = "mistralrs")]
+pub use mistralrs_core;
+
 pub use apportion::apportion;
 pub use config::Compression;
 pub use error::Error;
 #[cfg(feature = "mistralrs")]
 pub use hook::HeadKv;
 pub use policy::Policy;
-pub use scores::{HeadScores, ScoreLists, model_name};
+pub use scores::{HeadScores, ScoreLists, ScoreSource, model_name};
 pub use shape::{AttentionShape, ModelShape};

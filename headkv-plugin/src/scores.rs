@@ -3,24 +3,45 @@
 mod kind;
 mod lists;
 mod name;
+mod source;
 
 pub use kind::Kind;
 pub use lists::ScoreLists;
 pub use name::model_name;
+pub use source::ScoreSource;
 
 use crate::{Error, config::Reduce};
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// One importance score per layer and query head, as measured by head scoring.
 ///
 /// A file is `{"layer-head": [score per example, ...], ...}` (the format of the original's `head_score` files); a
 /// head's score is the mean of its list.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Table")]
 pub struct HeadScores {
     layers: usize,
     heads: usize,
     /// `layers x heads`, layer by layer.
     values: Vec<f64>,
+}
+
+/// Scores as a configuration says them, not yet checked.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    layers: usize,
+    heads: usize,
+    values: Vec<f64>,
+}
+
+impl TryFrom<Table> for HeadScores {
+    type Error = Error;
+
+    fn try_from(table: Table) -> Result<Self, Error> {
+        Self::new(table.layers, table.heads, table.values)
+    }
 }
 
 impl HeadScores {
@@ -29,7 +50,7 @@ impl HeadScores {
     /// # Errors
     /// [`Error::Config`] if the count is wrong, a score is negative or not finite, all are zero, or their sum overflows.
     pub fn new(layers: usize, heads: usize, values: Vec<f64>) -> Result<Self, Error> {
-        if values.len() != layers * heads || values.is_empty() {
+        if layers.checked_mul(heads) != Some(values.len()) || values.is_empty() {
             return Err(Error::Config(format!(
                 "{} head scores for {layers} layers x {heads} heads",
                 values.len()

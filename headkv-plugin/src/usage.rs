@@ -14,6 +14,7 @@ const REMEMBERED: usize = 65_536;
 
 /// What one sequence's KV cache holds, over all layers, and what it cost to make.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Usage {
     /// The engine's number of the sequence, its response's `id`.
     pub sequence: usize,

@@ -6,9 +6,9 @@ use crate::{
     logprobs::{TokenLogprob, Watcher},
     running::Progress,
     state::App,
-    stop::Stops,
 };
 use futures::{Stream, stream};
+use headkv_engine::Stops;
 use mistralrs_core::{Request, Response};
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},

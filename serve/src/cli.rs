@@ -5,9 +5,9 @@ use crate::{
     server::Server,
 };
 use anyhow::{Context, Result, bail};
-use clap::Parser;
+use clap::{CommandFactory, Parser, Subcommand};
 use headkv_engine::Device;
-use headkv_files::{home::home, terminal};
+use headkv_files::terminal;
 use headkv_plugin::Compression;
 use std::{
     ffi::OsString,
@@ -26,68 +26,141 @@ use std::{
 ///   curl http://127.0.0.1:1234/v1/chat/completions -H 'content-type: application/json' \
 ///     -d '{"messages": [{"role": "user", "content": "Who are you?"}], "max_tokens": 32}'
 #[derive(Parser)]
-#[command(name = "headkv-serve", version, verbatim_doc_comment)]
+#[command(
+    name = "headkv-serve",
+    version,
+    verbatim_doc_comment,
+    args_conflicts_with_subcommands = true
+)]
 struct Cli {
-    /// A model folder, a .gguf file, or a model's name on the Hugging Face hub [default: the embedded models/tiny]
-    #[arg(long, value_name = "DIR|FILE|ORG/NAME")]
+    #[command(subcommand)]
+    page: Option<Page>,
+    /// A model folder, a .gguf file, or a model's name on the Hugging Face hub [default: the embedded model, tiny]
+    #[arg(long, value_name = "DIR|FILE|ORG/NAME", help_heading = "Model")]
     model: Option<PathBuf>,
     /// The model's name in requests [default: the folder's, in lower case]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = "Model")]
     served_name: Option<String>,
     /// What is kept of prompts: full, streaming, snapkv, pyramidkv, adakv, headkv, headkv-plus [default: headkv]
-    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with = "config",
+        help_heading = "Method"
+    )]
     method: Option<String>,
     /// Tokens kept per head on average [default: 1024; 64 for the embedded model]
-    #[arg(long, value_name = "TOKENS", conflicts_with = "config")]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        conflicts_with = "config",
+        help_heading = "Method"
+    )]
     capacity: Option<usize>,
-    /// Head scores [default: those of the model's name or digest in head_scores/]
-    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    /// Head scores [default: those of the model's name or digest in head_scores/, in HEADKV_HOME, or embedded]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "config",
+        help_heading = "Method"
+    )]
     scores: Option<PathBuf>,
     /// A TOML file with every parameter of the compression, in place of the three above
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Method")]
     config: Option<PathBuf>,
     /// cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu")]
+    #[arg(long, default_value = "cpu", help_heading = "Model")]
     device: String,
     /// The address to listen on; others than the loopback's should have a key
-    #[arg(long, value_name = "IP", default_value_t = IpAddr::from(ADDRESS.0))]
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::from(ADDRESS.0), help_heading = "Endpoint")]
     host: IpAddr,
     /// The port to listen on; 0 takes a free one
-    #[arg(long, default_value_t = ADDRESS.1)]
+    #[arg(long, default_value_t = ADDRESS.1, help_heading = "Endpoint")]
     port: u16,
     /// The most sequences that run together
-    #[arg(long, value_name = "N", default_value = "64")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "64",
+        help_heading = "Admission"
+    )]
     max_seqs: NonZeroUsize,
     /// Memory for keys and values of all of them, such as 8GiB
-    #[arg(long, value_name = "BYTES", default_value = "4GiB", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", default_value = "4GiB", value_parser = bytes, help_heading = "Admission")]
     kv_budget: usize,
     /// Memory for keys and values of one request, whatever it asks for [default: --kv-budget]
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = bytes, help_heading = "Admission")]
     request_kv: Option<usize>,
     /// Requests that may wait for memory; those after them get 429
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 256,
+        help_heading = "Admission"
+    )]
     queue: usize,
     /// Prompt tokens of one step, so that running answers go on meanwhile; a longer prompt comes in pieces
-    #[arg(long, value_name = "TOKENS", default_value_t = 4096)]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        default_value_t = 4096,
+        help_heading = "Admission"
+    )]
     step_tokens: usize,
     /// The answer's length where a chat request does not say
-    #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        default_value_t = 1024,
+        help_heading = "Endpoint"
+    )]
     default_max_tokens: usize,
     /// The largest body of a request
-    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = bytes, help_heading = "Endpoint")]
     max_body: usize,
     /// Seconds that running requests have to finish after SIGTERM
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 30,
+        help_heading = "Endpoint"
+    )]
     drain_seconds: u64,
     /// A file with API keys, one a line [default: none is asked for]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Endpoint")]
     api_key_file: Option<PathBuf>,
     /// Where a JSON line per request goes: a file, - for stdout, or off
-    #[arg(long, value_name = "FILE", default_value = "-")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "-",
+        help_heading = "Output"
+    )]
     access_log: PathBuf,
     /// Write prompts to the access log
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     log_prompts: bool,
+}
+
+/// What is printed or written instead of serving.
+#[derive(Subcommand)]
+enum Page {
+    /// Prints the completions of a shell
+    ///
+    /// Example: headkv-serve completions bash > ~/.local/share/bash-completion/completions/headkv-serve
+    #[command(verbatim_doc_comment)]
+    Completions {
+        /// The shell
+        shell: headkv_cli::Shell,
+    },
+    /// Writes man pages
+    ///
+    /// Example: headkv-serve man ~/.local/share/man/man1
+    #[command(verbatim_doc_comment)]
+    Man {
+        /// The folder
+        dir: PathBuf,
+    },
 }
 
 /// Runs the server that this process's arguments ask for.
@@ -111,8 +184,15 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<()> {
-    let options = options(args)?;
-    let server = Server::start(options)?;
+    let cli = Cli::parse_from(args);
+    match cli.page {
+        Some(Page::Completions { shell }) => {
+            return Ok(headkv_cli::completions(Cli::command(), shell)?);
+        }
+        Some(Page::Man { dir }) => return Ok(headkv_cli::man(Cli::command(), &dir)?),
+        None => {}
+    }
+    let server = Server::start(settings(cli)?)?;
     terminal::say(server.greeting());
     server.until_signalled()
 }
@@ -122,9 +202,15 @@ fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<()
 /// # Errors
 /// Wrong input, on one line; arguments that clap refuses end the process with its message.
 pub fn options(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Options> {
-    let cli = Cli::parse_from(args);
+    settings(Cli::parse_from(args))
+}
+
+fn settings(cli: Cli) -> Result<Options> {
     let embedded = cli.model.is_none();
-    let model = cli.model.unwrap_or_else(|| home().join("models/tiny"));
+    let model = match cli.model {
+        Some(model) => model,
+        None => headkv_embedded::model()?,
+    };
     let compression = match &cli.config {
         Some(file) => {
             let text = fs::read_to_string(file)
@@ -132,7 +218,7 @@ pub fn options(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> R
             Compression::from_toml(&text).with_context(|| file.display().to_string())?
         }
         None => Compression {
-            scores: cli.scores,
+            scores: cli.scores.map(Into::into),
             ..Compression::new(
                 cli.method.as_deref().unwrap_or("headkv"),
                 cli.capacity.unwrap_or(if embedded { 64 } else { 1024 }),

@@ -3,7 +3,7 @@
 //! ```text
 //! cli -> options -> server -> routes -> request, messages, compression (what is asked)
 //!                                    -> generate -> footprint, admission (who may run)
-//!                                                -> choice, stop -> stream (what is said)
+//!                                                -> choice -> stream (what is said)
 //! ```
 //!
 //! [`Server::start`] loads the model and listens; the runtime's own request types and parsers are used, its handlers are
@@ -33,7 +33,6 @@ mod served;
 mod server;
 mod shutdown;
 mod state;
-mod stop;
 mod stream;
 
 pub use options::{Log, Options};

@@ -1,7 +1,6 @@
 //! What a server is started with.
 
 use headkv_engine::Device;
-use headkv_files::home::home;
 use headkv_plugin::Compression;
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
@@ -16,8 +15,8 @@ pub struct Options {
     pub device: Device,
     /// What is kept of prompts; score files that are not named are looked for.
     pub compression: Compression,
-    /// Where score files are looked for.
-    pub score_folder: PathBuf,
+    /// Where score files are looked for, in this order; see [`headkv_embedded::score_folders`].
+    pub score_folders: Vec<PathBuf>,
     /// Where to listen; port 0 takes a free one.
     pub address: SocketAddr,
     /// The most sequences that run together.
@@ -67,7 +66,7 @@ impl Options {
             name: None,
             device: Device::Cpu,
             compression: Compression::default(),
-            score_folder: home().join("head_scores"),
+            score_folders: headkv_embedded::score_folders(),
             address: SocketAddr::from(ADDRESS),
             max_seqs: NonZeroUsize::MIN.saturating_add(63),
             kv_budget: 4 << 30,

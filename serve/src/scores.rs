@@ -12,25 +12,28 @@ use std::{
 /// Score files of one model.
 #[derive(Clone, Debug)]
 pub struct Scores {
-    folder: PathBuf,
+    folders: Vec<PathBuf>,
     model: PathBuf,
     name: String,
     digest: Option<String>,
 }
 
 impl Scores {
-    /// Those in `folder` of a model. Its weights are read only if no file there has its name.
+    /// Those of a model in the first of `folders` that has them. Its weights are read only if no file there has its name.
     ///
     /// # Errors
     /// Weights that cannot be read.
-    pub fn of(files: &ModelFiles, folder: PathBuf) -> Result<Self> {
+    pub fn of(files: &ModelFiles, folders: Vec<PathBuf>) -> Result<Self> {
         let name = files.name();
-        let named = Kind::ALL
-            .iter()
-            .any(|kind| HeadScores::path(&folder, &name, *kind).is_file());
+        let named = folders.iter().any(|folder| {
+            let mut paths = Kind::ALL
+                .map(|kind| HeadScores::path(folder, &name, kind))
+                .into_iter();
+            paths.any(|path| path.is_file())
+        });
         let digest = if named { None } else { Some(files.digest()?) };
         Ok(Self {
-            folder,
+            folders,
             model: files.path().into(),
             name,
             digest,
@@ -51,43 +54,44 @@ impl Scores {
             .head_choice
             .unwrap_or_else(|| entry.score_kind(&config.method));
         let Some(file) = self.find(kind) else {
+            let folder = self.folders.first().map_or(Path::new(""), PathBuf::as_path);
             let arguments = [
-                "run".into(),
-                "--release".into(),
-                "--locked".into(),
-                "--bin".into(),
-                "head-scoring".into(),
-                "--".into(),
                 "score".into(),
                 "--model".into(),
                 self.model.clone().into_os_string(),
                 "--kind".into(),
                 kind.name().into(),
                 "--out".into(),
-                HeadScores::path(&self.folder, &self.name, kind).into_os_string(),
+                HeadScores::path(folder, &self.name, kind).into_os_string(),
             ];
             bail!(
                 "no {kind} scores of {} in {}; make them with: {}",
                 self.name,
-                self.folder.display(),
-                shell::command_line("cargo", arguments)
+                folder.display(),
+                shell::command_line("head-scoring", arguments)
             );
         };
-        config.scores = Some(file);
+        config.scores = Some(file.into());
         Ok(config)
     }
 
     fn find(&self, kind: Kind) -> Option<PathBuf> {
-        let named = HeadScores::path(&self.folder, &self.name, kind);
-        if named.is_file() {
-            return Some(named);
+        let named = |folder: &PathBuf| HeadScores::path(folder, &self.name, kind);
+        let mut named = self.folders.iter().map(named);
+        if let Some(file) = named.find(|file| file.is_file()) {
+            return Some(file);
         }
         let ending = format!("_{kind}.meta.json");
-        let entries = fs::read_dir(&self.folder).ok()?;
-        let mut found: Vec<PathBuf> = entries
+        let mut entries = self.folders.iter().map(fs::read_dir);
+        entries.find_map(|folder| self.of_digest(folder.ok()?, &ending))
+    }
+
+    /// The score file whose meta file names the model's weights.
+    fn of_digest(&self, folder: fs::ReadDir, ending: &str) -> Option<PathBuf> {
+        let mut found: Vec<PathBuf> = folder
             .flatten()
             .map(|entry| entry.path())
-            .filter(|meta| meta.to_string_lossy().ends_with(&ending))
+            .filter(|meta| meta.to_string_lossy().ends_with(ending))
             .filter(|meta| weights(meta) == self.digest && self.digest.is_some())
             .map(|meta| PathBuf::from(meta.to_string_lossy().replace(".meta.json", ".json")))
             .filter(|file| file.is_file())
@@ -106,24 +110,26 @@ fn weights(meta: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use headkv_files::home::home;
 
     fn of(model: &Path) -> Scores {
         Scores::of(
             &ModelFiles::open(model).unwrap(),
-            home().join("head_scores"),
+            headkv_embedded::score_folders(),
         )
         .unwrap()
     }
 
+    fn file(config: &Compression) -> &Path {
+        config.scores.as_ref().unwrap().file().unwrap()
+    }
+
     #[test]
     fn scores_are_found_by_name_and_by_digest() {
-        let tiny = home().join("models/tiny");
+        let tiny = headkv_embedded::model().unwrap();
         let config = of(&tiny).complete(Compression::default()).unwrap();
-        assert!(config.scores.unwrap().ends_with("tiny_retrieval.json"));
+        assert!(file(&config).ends_with("tiny_retrieval.json"));
         let reasoning = of(&tiny).complete(Compression::new("ReasonKV", 64));
-        let file = reasoning.unwrap().scores.unwrap();
-        assert!(file.ends_with("tiny_reasoning.json"));
+        assert!(file(&reasoning.unwrap()).ends_with("tiny_reasoning.json"));
 
         let renamed = std::env::temp_dir().join(format!("headkv-serve-{}", std::process::id()));
         fs::create_dir_all(&renamed).unwrap();
@@ -132,21 +138,18 @@ mod tests {
         }
         let config = of(&renamed).complete(Compression::default()).unwrap();
         fs::remove_dir_all(&renamed).unwrap();
-        assert!(config.scores.unwrap().ends_with("tiny_retrieval.json"));
+        assert!(file(&config).ends_with("tiny_retrieval.json"));
     }
 
     #[test]
     fn without_scores_the_command_is_named() {
-        let mut scores = of(&home().join("models/tiny"));
-        scores.folder = "/nowhere".into();
+        let mut scores = of(&headkv_embedded::model().unwrap());
+        scores.folders = vec!["/nowhere".into()];
         let message = scores
             .complete(Compression::default())
             .unwrap_err()
             .to_string();
-        assert!(
-            message.contains("--bin head-scoring -- score --model"),
-            "{message}"
-        );
+        assert!(message.contains("head-scoring score --model"), "{message}");
         assert!(scores.complete(Compression::new("snapkv", 64)).is_ok());
     }
 }

@@ -41,7 +41,7 @@ impl Served {
     /// As [`Engine::load`], and scores that are missing, with the command that makes them.
     pub fn load(options: &Options) -> Result<Self> {
         let files = ModelFiles::open(&options.model)?;
-        let scores = Scores::of(&files, options.score_folder.clone())?;
+        let scores = Scores::of(&files, options.score_folders.clone())?;
         let compression = scores.complete(options.compression.clone())?;
         let mut load = LoadOptions::new(&options.model);
         load.device = options.device;
@@ -178,8 +178,8 @@ impl Served {
         let config = &self.policy.config;
         let scores = self.compression.scores.as_ref();
         let scores = scores.filter(|_| config.method.starts_with("headkv"));
-        let scores = scores.map_or_else(String::new, |file| {
-            let name = file.file_name().unwrap_or_default();
+        let file = scores.and_then(|scores| scores.file()?.file_name());
+        let scores = file.map_or_else(String::new, |name| {
             format!(" by {}", name.to_string_lossy())
         });
         let method = headkv_plugin::methods::find(&config.method).context("the method")?;

@@ -31,7 +31,7 @@ fn sigterm_drains() {
             "--drain-seconds",
             "60",
         ])
-        .env("HEADKV_HOME", concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .env("HEADKV_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/home"))
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
@@ -94,7 +94,7 @@ fn wrong_input_ends_with_2_and_one_line() {
         let ended = Command::new(env!("CARGO_BIN_EXE_headkv-serve"))
             .args(["--port", "0"])
             .args(args)
-            .env("HEADKV_HOME", concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .env("HEADKV_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/home"))
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&ended.stderr).into_owned();

@@ -14,11 +14,8 @@ async fn main() -> anyhow::Result<()> {
     let root = headkv_tests::root();
 
     // What HeadKV adds: this, and its scope around the load.
-    let compression = Compression {
-        scores: Some(root.join("head_scores/tiny_retrieval.json")),
-        ..Compression::new("headkv", 32)
-    };
-    let hook = HeadKv::new(compression)?;
+    let scores = root.join("head_scores/tiny_retrieval.json");
+    let hook = HeadKv::new(Compression::headkv(32).with_scores(scores))?;
 
     // What any program that uses mistral.rs does.
     let model = root.join("models/tiny").to_string_lossy().into_owned();

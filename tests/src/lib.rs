@@ -25,6 +25,18 @@ pub fn tiny() -> PathBuf {
     root().join("models/tiny")
 }
 
+/// A program of the same build, or a visible note that the test is skipped; cargo does not say where those of other packages
+/// lie.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let test = std::env::current_exe().ok()?;
+    let file = test.parent()?.parent()?.join(name);
+    if file.is_file() {
+        return Some(file);
+    }
+    skipped(format_args!("{} is not built", file.display()));
+    None
+}
+
 /// A folder of the original's outputs, or a visible note that the test is skipped.
 pub fn goldens() -> Option<PathBuf> {
     external("HEADKV_GOLDENS", "../shared/goldens")

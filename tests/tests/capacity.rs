@@ -167,6 +167,7 @@ proptest! {
                             near.iter().copied().max_by(f32::total_cmp).unwrap_or(0.0)
                         }
                         Pooling::Average => near.iter().sum::<f32>() / kernel as f32,
+                        other => panic!("{other:?} has no definition here"),
                     };
                     prop_assert!((pooled.row(h)[at] - expected).abs() < 1e-6);
                 }

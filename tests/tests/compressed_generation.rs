@@ -5,7 +5,7 @@
 
 use candle_core::{D, IndexOp, Result, Tensor};
 use headkv_engine::{Attention, Engine, Generation, LoadOptions, Request};
-use headkv_plugin::{Compression, HeadScores, config::Granularity};
+use headkv_plugin::{Compression, config::Granularity};
 use mistralrs_core::attention_hook::{
     AttendCx, AttentionHook, HookedSequence, ModelHook, ModelInfo, SeqInfo,
 };
@@ -154,11 +154,11 @@ fn capacities(
 ) -> Vec<usize> {
     let stored = cx.model.heads / group;
     let mean = config.capacity - config.window;
-    let Some(file) = &config.scores else {
+    let Some(scores) = &config.scores else {
         return vec![mean; stored];
     };
     // Section 3.3: a floor for every head, and a pool that goes by importance, token by token.
-    let scores = HeadScores::read(file).unwrap();
+    let scores = scores.read().unwrap();
     let scores: Vec<f64> = scores
         .values()
         .chunks(group)
@@ -225,7 +225,7 @@ fn a_compressed_cache_is_a_mask() {
     for (method, scores) in [("snapkv", None), ("headkv", Some(scores))] {
         for granularity in [Granularity::QueryHead, Granularity::KvHead] {
             let config = Compression {
-                scores: scores.clone(),
+                scores: scores.clone().map(Into::into),
                 granularity,
                 ..Compression::new(method, 16)
             };

@@ -86,7 +86,7 @@ fn reported_bytes_are_held_bytes() {
     for method in ["snapkv", "headkv"] {
         for (granularity, heads) in [(Granularity::KvHead, 4), (Granularity::QueryHead, 8)] {
             let (growth, reported) = growth(Compression {
-                scores: Some(scores.clone()),
+                scores: Some(scores.clone().into()),
                 granularity,
                 ..Compression::new(method, 32)
             });

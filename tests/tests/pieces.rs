@@ -24,7 +24,11 @@ impl Watch for Passes {
 
 fn headkv() -> Compression {
     Compression {
-        scores: Some(headkv_tests::root().join("head_scores/tiny_retrieval.json")),
+        scores: Some(
+            headkv_tests::root()
+                .join("head_scores/tiny_retrieval.json")
+                .into(),
+        ),
         ..Compression::new("headkv", 32)
     }
 }

@@ -28,7 +28,11 @@ impl Watch for Ran {
 
 fn configuration(method: &str) -> Compression {
     Compression {
-        scores: Some(headkv_tests::root().join("head_scores/tiny_retrieval.json")),
+        scores: Some(
+            headkv_tests::root()
+                .join("head_scores/tiny_retrieval.json")
+                .into(),
+        ),
         ..Compression::new(method, 32)
     }
 }

@@ -63,7 +63,7 @@ fn scores_of_another_model() {
     .unwrap();
     assert!(HeadScores::read(&path).is_ok());
     let compression = Compression {
-        scores: Some(path),
+        scores: Some(path.into()),
         ..Compression::new("headkv", 32)
     };
     let message = Engine::load(

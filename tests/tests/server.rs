@@ -125,7 +125,7 @@ fn a_text_is_continued() {
 #[test]
 fn greedy_answers_are_the_engines() {
     let compression = Compression {
-        scores: Some(root().join("head_scores/tiny_retrieval.json")),
+        scores: Some(root().join("head_scores/tiny_retrieval.json").into()),
         ..Compression::new("headkv", 32)
     };
     let engine = Engine::load(

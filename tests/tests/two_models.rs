@@ -28,7 +28,11 @@ fn models_do_not_know_each_other() {
     let (tiny, random) = (options(&headkv_tests::tiny()), options(folder.path()));
     let headkv = || {
         Attention::Compressed(Compression {
-            scores: Some(headkv_tests::root().join("head_scores/tiny_retrieval.json")),
+            scores: Some(
+                headkv_tests::root()
+                    .join("head_scores/tiny_retrieval.json")
+                    .into(),
+            ),
             ..Compression::new("headkv", 24)
         })
     };

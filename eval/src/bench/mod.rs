@@ -12,7 +12,7 @@ pub use one::{One, one};
 use crate::{engine::Outline, gpu_memory};
 use anyhow::{Context, Result, bail};
 use headkv_engine::{Attention, Device};
-use headkv_files::{home::home, terminal, whole};
+use headkv_files::{terminal, whole};
 use headkv_plugin::Compression;
 use indicatif::{ProgressBar, ProgressStyle};
 use rows::{Key, Row};
@@ -25,41 +25,56 @@ use std::{
 /// What to compare.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// Model folder or .gguf file [default: the embedded models/tiny]
-    #[arg(long, value_name = "DIR|FILE")]
+    /// Model folder or .gguf file [default: the embedded model, tiny]
+    #[arg(long, value_name = "DIR|FILE", help_heading = "Model")]
     pub model: Option<PathBuf>,
     /// Prompt lengths in tokens
-    #[arg(long, value_delimiter = ',', default_value = "1000,4000,8000")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1000,4000,8000",
+        help_heading = "Benchmark"
+    )]
     pub lengths: Vec<usize>,
     /// One row instead of one a length: the prompts of a batch have the lengths in turn
-    #[arg(long)]
+    #[arg(long, help_heading = "Benchmark")]
     pub mixed: bool,
     /// Paths to compare: upstream, paged (on a GPU), full, or METHOD@CAPACITY
-    #[arg(long, value_delimiter = ',', default_value = "upstream,full,headkv@32")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "upstream,full,headkv@32",
+        help_heading = "Method"
+    )]
     pub paths: Vec<String>,
     /// Head scores of methods that need them [default: those found for the model]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Method")]
     pub scores: Option<PathBuf>,
     /// The methods' beta [default: theirs]
-    #[arg(long)]
+    #[arg(long, help_heading = "Method")]
     pub beta: Option<f64>,
     /// Tokens to generate, 2 or more: the first one belongs to the prompt
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, help_heading = "Benchmark")]
     pub decode: usize,
     /// Prompts that are sent at once and decode together; several numbers are measured in turn
-    #[arg(long, value_delimiter = ',', default_value = "1")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1",
+        help_heading = "Benchmark"
+    )]
     pub batch: Vec<NonZeroUsize>,
     /// Measurements of each, of which the median counts
-    #[arg(long, default_value = "3")]
+    #[arg(long, default_value = "3", help_heading = "Benchmark")]
     pub rounds: NonZeroUsize,
     /// cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu")]
+    #[arg(long, default_value = "cpu", help_heading = "Model")]
     pub device: String,
     /// Also writes the measurements, one JSON object a row
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub out: Option<PathBuf>,
     /// Adds the ratios to an earlier run that --out wrote
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub compare: Option<PathBuf>,
 }
 
@@ -68,10 +83,10 @@ pub struct Options {
 /// # Errors
 /// Wrong input, or a measurement that failed.
 pub fn run(options: &Options) -> Result<()> {
-    let model = options
-        .model
-        .clone()
-        .unwrap_or_else(|| home().join("models/tiny"));
+    let model = match &options.model {
+        Some(model) => model.clone(),
+        None => headkv_embedded::model()?,
+    };
     let device = options.device.parse::<Device>()?;
     for path in &options.paths {
         attention(path, &model, options.scores.as_deref(), options.beta, 0)?;
@@ -198,7 +213,10 @@ fn attention(
     if headkv_plugin::methods::find(method)?.needs_scores {
         compression.scores = Some(match scores {
             Some(file) => file.into(),
-            None => compression.default_scores(&home().join("head_scores"), model),
+            None => {
+                let name = compression.default_scores(Path::new(""), model);
+                headkv_embedded::score_file(name)?.into()
+            }
         });
     }
     Ok(Attention::Compressed(compression))

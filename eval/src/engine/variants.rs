@@ -16,7 +16,7 @@ const MOST_VARIANTS: usize = 20_000;
 ///
 /// # Errors
 /// An unknown method (the nearest names are offered), values out of range, or a score file that cannot be read.
-pub fn variants(grid: &Methods, model: &Path, score_folder: &Path) -> Result<Vec<Variant>, Error> {
+pub fn variants(grid: &Methods, model: &Path) -> Result<Vec<Variant>, Error> {
     let lists = [
         grid.method.len(),
         grid.capacity.len(),
@@ -62,7 +62,8 @@ pub fn variants(grid: &Methods, model: &Path, score_folder: &Path) -> Result<Vec
                         head_choice: Some(kind),
                         ..config.clone()
                     };
-                    files.push(default.default_scores(score_folder, model));
+                    let name = default.default_scores(Path::new(""), model);
+                    files.push(headkv_embedded::score_file(name).map_err(backend)?);
                 }
             }
             for file in files {
@@ -186,7 +187,7 @@ pub(super) fn compression(variant: &Variant) -> Result<Compression, Error> {
         method: variant.method.clone(),
         capacity,
         beta: variant.beta.or(base.beta),
-        scores: variant.scores.clone(),
+        scores: variant.scores.as_ref().map(Into::into),
         sinks,
         ..base
     };

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 /// The needle test.
 #[derive(Args, Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Benchmark")]
 pub struct Needle {
     /// A text file or a folder of .txt files [default: generated text]
     #[arg(long, value_name = "DIR|FILE")]
@@ -51,6 +52,7 @@ pub struct Needle {
 /// LongBench and LooGLE.
 #[derive(Args, Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Benchmark")]
 pub struct LongBench {
     /// A folder with {dataset}.jsonl and the official config, or one such file
     #[arg(long, value_name = "DIR|FILE")]
@@ -77,6 +79,7 @@ pub struct LongBench {
 /// babilong.
 #[derive(Args, Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Benchmark")]
 pub struct Babilong {
     /// A folder with {length}/{task}/ or {length}/{task}.jsonl, and prompts.json
     #[arg(long, value_name = "DIR")]
@@ -113,6 +116,7 @@ pub struct Babilong {
 /// Needles after RULER.
 #[derive(Args, Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Benchmark")]
 pub struct Ruler {
     /// Tasks: multi-key, multi-value, variables
     #[arg(

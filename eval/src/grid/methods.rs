@@ -8,6 +8,7 @@ use std::path::PathBuf;
 /// Methods and their parameters; every combination that makes sense is run.
 #[derive(Args, Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Method")]
 pub struct Methods {
     /// Compression methods
     #[arg(

@@ -49,7 +49,9 @@ impl Grid {
         let mut grid: Self =
             toml::from_str(&text).map_err(|e| Error::file(path, one_line(&e.to_string())))?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        let paths = grid.models.iter_mut().chain(&mut grid.methods.scores);
+        let models = grid.models.iter_mut();
+        let models = models.filter(|model| !is_on_the_hub(model, folder));
+        let paths = models.chain(&mut grid.methods.scores);
         let needle = grid
             .needle
             .iter_mut()
@@ -184,6 +186,17 @@ macro_rules! default_is_no_flags {
 }
 default_is_no_flags!(Methods, Needle, LongBench, Babilong, Ruler);
 
+/// Whether a model is a name on the hub and no path: `org/name`, where the file's folder has no such folder.
+fn is_on_the_hub(model: &Path, folder: &Path) -> bool {
+    #[cfg(feature = "engine")]
+    let could_be = crate::engine::is_hub_name(model);
+    // Without an engine no model is loaded, whatever it is called.
+    #[cfg(not(feature = "engine"))]
+    let could_be = false;
+    let first = model.components().next();
+    could_be && first.is_some_and(|first| !folder.join(first).exists())
+}
+
 fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -225,6 +238,24 @@ mod tests {
         );
         let again: Grid = toml::from_str(&settings).unwrap();
         assert_eq!(Grid { file: None, ..grid }, again);
+    }
+
+    #[cfg(feature = "engine")]
+    #[test]
+    fn names_on_the_hub_are_no_paths() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("grid.toml");
+        fs::create_dir(dir.path().join("models")).unwrap();
+        fs::write(
+            &path,
+            "models = ['org/name', 'models/tiny', '../a/b']\n[needle]",
+        )
+        .unwrap();
+        let beside = |name: &str| dir.path().join(name);
+        assert_eq!(
+            Grid::read(&path).unwrap().models,
+            ["org/name".into(), beside("models/tiny"), beside("../a/b")]
+        );
     }
 
     #[test]

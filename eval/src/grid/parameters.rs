@@ -36,6 +36,7 @@ pub enum Reduce {
 /// Parameters of the methods; the plugin's default stands for one that is left out.
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Method")]
 pub struct Parameters {
     /// The last tokens of the prompt, always kept; their attention ranks the others [default: 8]
     #[arg(long, value_name = "TOKENS")]

@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 pub fn run(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_headkv-eval"))
         .args(args)
+        .env("HEADKV_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/home"))
         .output()
         .unwrap()
 }

@@ -2,7 +2,7 @@
 
 use crate::linear::Linear;
 use candle_core::{Module, Result, Tensor};
-use mistralrs_core::linear_hook::{LinearHook, sync_scope};
+use mistralrs_core::linear_hook::{LinearHook, scope, sync_scope};
 use std::sync::Arc;
 
 /// Replaces the linear layers of a model on the CPU by bf16 panels ([`crate::linear`]); no part of the compression.
@@ -15,6 +15,11 @@ impl Panels {
     /// Calls `load`; the models that load in it, on this thread, take these layers.
     pub fn scope<R>(load: impl FnOnce() -> R) -> R {
         sync_scope(Arc::new(Self), load)
+    }
+
+    /// Awaits `load`; the models that load in it take these layers.
+    pub async fn scope_async<F: Future>(load: F) -> F::Output {
+        scope(Arc::new(Self), load).await
     }
 }
 

@@ -10,7 +10,7 @@ pub use model::{Configured, Model};
 use crate::{Compression, Error, HeadScores, methods};
 use candle_core::Result;
 use mistralrs_core::attention_hook::{
-    AttentionHook, ModelHook, ModelInfo, PromptPolicy, sync_scope,
+    AttentionHook, ModelHook, ModelInfo, PromptPolicy, scope, sync_scope,
 };
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ pub struct Options {
 }
 
 impl HeadKv {
-    /// Prepares a hook, reading the score file that `config.scores` names if the method needs one.
+    /// Prepares a hook, reading the scores that `config.scores` names if the method needs one.
     ///
     /// # Errors
     /// A contradictory configuration, an unknown method, or a score file that is missing or malformed.
@@ -67,10 +67,13 @@ impl HeadKv {
     }
 
     /// Calls `load`; the models that load in it, on this thread, take the hook.
-    ///
-    /// Where loading is asynchronous, `mistralrs_core::attention_hook::scope` does the same for a future.
     pub fn scope<R>(self: &Arc<Self>, load: impl FnOnce() -> R) -> R {
         sync_scope(self.clone(), || Panels::scope(load))
+    }
+
+    /// Awaits `load`; the models that load in it take the hook, those that load elsewhere meanwhile do not.
+    pub async fn scope_async<F: Future>(self: &Arc<Self>, load: F) -> F::Output {
+        scope(self.clone(), Panels::scope_async(load)).await
     }
 }
 
@@ -85,7 +88,7 @@ fn read_scores(config: &Compression) -> std::result::Result<Option<HeadScores>, 
     config.check()?;
     let entry = methods::find(&config.method)?;
     match &config.scores {
-        Some(path) if entry.needs_scores => HeadScores::read(path).map(Some),
+        Some(scores) if entry.needs_scores => Ok(Some(scores.read()?.into_owned())),
         None if entry.needs_scores => Err(Error::NoScores(entry.name)),
         _ => Ok(None),
     }

@@ -23,6 +23,7 @@ pub use headkv::head_capacities;
 
 /// Which layer of which prompt a method is asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LayerContext {
     /// The layer, from 0.
     pub layer: usize,
@@ -32,6 +33,7 @@ pub struct LayerContext {
 
 /// How many of the candidates (the prompt without its window) the heads of one layer keep.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Budget {
     /// All of them.
     All,
@@ -72,6 +74,7 @@ pub trait Method: Send + Sync {
 }
 
 /// What a method is built from.
+#[non_exhaustive]
 pub struct Build<'a> {
     /// The configuration, already checked.
     pub config: &'a Compression,
@@ -126,6 +129,7 @@ impl Defaults {
 
 /// A method's entry in the registry.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Entry {
     /// The name in reports and on command lines.
     pub name: String,

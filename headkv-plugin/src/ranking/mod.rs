@@ -129,6 +129,7 @@ impl<'a> Observed<'a> {
 
 /// A ranking's entry in the registry.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Entry {
     /// The name on command lines and in reports.
     pub name: String,
