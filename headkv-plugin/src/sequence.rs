@@ -7,8 +7,8 @@ use crate::{
     prefix::{Known, Recording},
     usage::Account,
 };
-use candle_core::{Device, Result};
-use std::{any::Any, sync::Arc, time::Duration};
+use candle_core::{Result, Tensor};
+use std::{any::Any, sync::Arc};
 
 /// A sequence from its first token on.
 pub struct Sequence {
@@ -67,13 +67,18 @@ impl Sequence {
 
     /// Takes in the beginning of the prompt as it was read before.
     pub fn resume(&mut self, known: Known) {
-        self.account.add(Duration::ZERO, known.tokens());
+        self.account.reuse(known.tokens());
         self.known = Some(known);
     }
 
     /// Remembers the prompt's keys and values while it runs.
-    pub fn record(&mut self, prompt: &[u32]) {
-        self.recording = Some(Recording::new(prompt));
+    pub fn record(&mut self, recording: Option<Recording>) {
+        self.recording = recording;
+    }
+
+    /// The last tokens of a prompt, which rank the others and have to run.
+    pub fn window(&self) -> usize {
+        self.policy.config.window
     }
 
     /// What was remembered, once all layers have run; to be asked after the last layer of each pass.
@@ -104,7 +109,8 @@ impl Sequence {
         })
     }
 
-    /// A layer's own state, made at its first call for a prompt of `prompt` tokens on that device.
+    /// A layer's own state, made at its first call for a prompt of `prompt` tokens; `like` tells the device and the type of
+    /// its keys.
     ///
     /// # Errors
     /// Layers that come out of order, or another backend than the one before.
@@ -112,11 +118,14 @@ impl Sequence {
         &mut self,
         layer: usize,
         prompt: usize,
-        device: &Device,
+        like: &Tensor,
     ) -> Result<Open<'_, B>> {
         if self.layers.len() == layer {
             let begun = match &self.known {
-                Some(known) => Layer::<B>::resume(&known.layer(layer, device)?, prompt)?,
+                Some(known) => {
+                    let parts = known.layer(layer, like.device(), like.dtype())?;
+                    Layer::<B>::resume(&parts, prompt)?
+                }
                 None => Layer::default(),
             };
             self.account.own.change(0, begun.own_bytes());
@@ -126,7 +135,7 @@ impl Sequence {
             .layers
             .get_mut(layer)
             .map(|held| &mut **held as &mut dyn Any);
-        let recording = self.recording.as_mut().filter(|r| r.layers() == layer);
+        let recording = self.recording.as_mut().filter(|r| r.wants(layer));
         match held.and_then(|held| held.downcast_mut()) {
             Some(layer) => Ok(Open {
                 layer,
@@ -145,7 +154,7 @@ impl Sequence {
 mod tests {
     use super::*;
     use crate::{Compression, ModelShape, cpu::Cpu, prefix::Prefixes, usage::Ledger};
-    use candle_core::{DType, Tensor};
+    use candle_core::{DType, Device, Tensor};
 
     #[test]
     fn a_prompt_that_was_read_before_is_let_go_once_its_layers_are_taken_in() {
@@ -159,16 +168,16 @@ mod tests {
         let tokens: Vec<u32> = (0..100).collect();
         let rows = Tensor::zeros((1, 100, 1), DType::F32, &Device::Cpu).unwrap();
         let prefixes = Prefixes::new(1 << 20);
-        let mut recording = Recording::new(&tokens);
-        recording.add(&rows, &rows).unwrap();
+        let mut recording = prefixes.record(&tokens).unwrap();
+        prefixes.add(&mut recording, [&rows, &rows], 1).unwrap();
         prefixes.insert(recording);
 
         let account = Arc::new(Ledger::default()).open(0, 0, tokens.len());
         let mut sequence = Sequence::new(policy.into(), account);
-        let known = prefixes.find(&tokens).unwrap();
+        let known = prefixes.find(&tokens, 1).unwrap();
         let held = known.downgrade();
         sequence.resume(known);
-        sequence.layer::<Cpu<f32>>(0, 100, &Device::Cpu).unwrap();
+        sequence.layer::<Cpu<f32>>(0, 100, &rows).unwrap();
         drop(prefixes);
         assert!(held.upgrade().is_some());
         sequence.recorded(1);

@@ -64,6 +64,10 @@ struct Cli {
     /// Memory for keys and values of one request, whatever it asks for [default: --kv-budget]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     request_kv: Option<usize>,
+    /// Host memory beside --kv-budget for prompts that were read: one that begins as an earlier one did, such as the next
+    /// turn of a conversation, is read on from there; 0 turns it off
+    #[arg(long, value_name = "BYTES", default_value = "512MiB", value_parser = bytes_or_none)]
+    prefix_bytes: usize,
     /// Requests that may wait for memory; those after them get 429
     #[arg(long, value_name = "N", default_value_t = 256)]
     queue: usize,
@@ -156,6 +160,7 @@ pub fn options(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> R
         max_seqs: cli.max_seqs,
         kv_budget: cli.kv_budget,
         request_kv: cli.request_kv,
+        prefix_bytes: cli.prefix_bytes,
         queue: cli.queue,
         step_tokens: cli.step_tokens,
         default_max_tokens: cli.default_max_tokens,
@@ -191,6 +196,14 @@ fn bytes(text: &str) -> Result<usize, String> {
     bytes.ok_or_else(|| "0, or too large a number".into())
 }
 
+/// As [`bytes`]; 0 is allowed.
+fn bytes_or_none(text: &str) -> Result<usize, String> {
+    if text.trim() == "0" {
+        return Ok(0);
+    }
+    bytes(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,6 +216,8 @@ mod tests {
         for wrong in ["", "GiB", "-1", "1.5GiB", "0", "9x", "99999999999TiB"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
         }
+        assert_eq!(bytes_or_none("0"), Ok(0));
+        assert_eq!(bytes_or_none("1MiB"), Ok(1 << 20));
     }
 
     #[test]
@@ -211,5 +226,6 @@ mod tests {
         assert!(options.model.ends_with("models/tiny"));
         assert_eq!(options.address.to_string(), "127.0.0.1:1234");
         assert_eq!(options.compression, Compression::new("headkv", 64));
+        assert_eq!(options.prefix_bytes, 512 << 20);
     }
 }

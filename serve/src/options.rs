@@ -26,6 +26,9 @@ pub struct Options {
     pub kv_budget: usize,
     /// Bytes of keys and values that one request may hold; `None` is all of the budget.
     pub request_kv: Option<usize>,
+    /// Bytes of host memory for prompts that have been read, beside the budget: a prompt that begins as an earlier one did
+    /// is read on from there. 0 remembers none.
+    pub prefix_bytes: usize,
     /// Requests that may wait.
     pub queue: usize,
     /// Prompt tokens of one step.
@@ -72,6 +75,7 @@ impl Options {
             max_seqs: NonZeroUsize::MIN.saturating_add(63),
             kv_budget: 4 << 30,
             request_kv: None,
+            prefix_bytes: 512 << 20,
             queue: 256,
             step_tokens: 4096,
             default_max_tokens: 1024,

@@ -48,6 +48,7 @@ impl Served {
         load.max_batch = options.max_seqs;
         load.prompts.tokens = options.step_tokens;
         load.prompts.interleave = true;
+        load.prefix_bytes = options.prefix_bytes;
         let engine = Engine::load(load, Attention::Compressed(compression.clone()))?;
         let model = engine.compressed()?.clone();
         let sizes = Sizes {

@@ -76,7 +76,7 @@ fn attend<B: Backend>(
             policy,
             account,
             recording,
-        } = state.layer::<B>(cx.layer, prompt, cx.q.device())?;
+        } = state.layer::<B>(cx.layer, prompt, cx.k)?;
         let record = recording.is_some();
         accounts.push((account, layer.own_bytes(), layer.kept_bytes(), recording));
         rows.push(Row {
@@ -95,7 +95,7 @@ fn attend<B: Backend>(
         account.kept.change(kept, row.layer.kept_bytes());
         account.add(*row.compressing, if cx.layer == 0 { tokens } else { 0 });
         if let (Some(recording), Some([k, v])) = (recording, &row.recorded) {
-            recording.add(k, v)?;
+            prefixes.add(recording, [k, v], cx.model.layers)?;
         }
     }
     drop(rows);

@@ -138,9 +138,14 @@ impl Model {
         self.ledger.held_tokens()
     }
 
-    /// Bytes of earlier prompts that are remembered, to be read on from ([`super::Options::prefix_bytes`]).
-    pub fn prefix_bytes(&self) -> usize {
-        self.prefixes.bytes()
+    /// The earlier prompts that are remembered, to be read on from ([`super::Options::prefix_bytes`]).
+    pub fn prefixes(&self) -> &Prefixes {
+        &self.prefixes
+    }
+
+    /// Whether a layer slides: it has left most of an earlier prompt behind, and no prompt is read on from another.
+    pub fn slides(&self) -> bool {
+        self.windows.iter().any(Option::is_some)
     }
 
     /// Bytes of keys and values that all sequences hold now.
@@ -175,14 +180,13 @@ impl ModelHook for Model {
     }
 
     fn resume(&self, seq: &HookedSequence) -> Result<usize> {
-        // A layer that slides has left most of an earlier prompt behind.
-        if !self.prefixes.is_on() || self.windows.iter().any(Option::is_some) {
+        if !self.prefixes.is_on() || self.slides() {
             return Ok(0);
         }
         let mut state = seq.state::<Sequence>()?;
         let prompt = &seq.info().prompt;
-        state.record(prompt);
-        let Some(known) = self.prefixes.find(prompt) else {
+        state.record(self.prefixes.record(prompt));
+        let Some(known) = self.prefixes.find(prompt, state.window()) else {
             return Ok(0);
         };
         let tokens = known.tokens();
