@@ -69,7 +69,6 @@ impl Prefix {
     fn depth(&self) -> usize {
         self.parent().map_or(0, |parent| parent.depth() + 1)
     }
-
 }
 
 /// Compares one prompt with many that were read; what several of these have in common is compared once.
@@ -142,12 +141,7 @@ impl Known {
     ///
     /// # Errors
     /// A layer that the model did not have, and memory that runs out.
-    pub fn layer(
-        &self,
-        layer: usize,
-        device: &Device,
-        dtype: DType,
-    ) -> Result<Vec<[Tensor; 2]>> {
+    pub fn layer(&self, layer: usize, device: &Device, dtype: DType) -> Result<Vec<[Tensor; 2]>> {
         let mut parts = match &self.prefix.parent {
             Some(parent) => parent.layer(layer, device, dtype)?,
             None => Vec::new(),

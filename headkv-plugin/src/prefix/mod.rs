@@ -124,6 +124,11 @@ impl Prefixes {
         Some(Known::new(prefix, tokens))
     }
 
+    /// Tokens of a prompt's beginning that are known.
+    pub fn known(&self, prompt: &[u32]) -> usize {
+        self.look(prompt, 1).map_or(0, |known| known.tokens())
+    }
+
     /// Remembers a prompt while it runs; none if no block of it is new.
     pub fn record(&self, prompt: &[u32]) -> Option<Recording> {
         let known = self.look(&behind(prompt), 1);

@@ -15,7 +15,8 @@ impl State {
     /// Bytes of keys and values.
     pub fn bytes(&self) -> usize {
         let all = self.layers.iter().flatten();
-        all.map(|x| x.elem_count() * x.dtype().size_in_bytes()).sum()
+        all.map(|x| x.elem_count() * x.dtype().size_in_bytes())
+            .sum()
     }
 
     /// What is wrong with it for a model of so many layers, KV heads and elements of a head, if anything is.

@@ -61,7 +61,11 @@ fn the_bytes_are_bounded_and_the_least_recently_used_goes_first() {
     assert_eq!(known(&prefixes, &prompts[0]), 64, "used last");
     assert_eq!(known(&prefixes, &prompts[1]), 0);
     read(&prefixes, &prompt(5000, 1000));
-    assert_eq!(prefixes.bytes(), (64 + 64 + 128) * 8, "larger than the limit");
+    assert_eq!(
+        prefixes.bytes(),
+        (64 + 64 + 128) * 8,
+        "larger than the limit"
+    );
     for from in 10..400 {
         read(&prefixes, &prompt(from * 1000, 64 + from % 200));
         assert!(prefixes.bytes() <= 2500);
