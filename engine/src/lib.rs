@@ -20,6 +20,7 @@ mod generate;
 pub mod hub;
 mod load;
 mod record;
+pub mod state;
 
 pub use error::Error;
 pub use files::ModelFiles;

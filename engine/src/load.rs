@@ -16,7 +16,7 @@ use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
     str::FromStr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 use tokenizers::Tokenizer;
 use tokio::runtime::Runtime;
@@ -134,6 +134,8 @@ pub struct Engine {
     shape: ModelShape,
     #[cfg(feature = "cuda")]
     device: candle_core::Device,
+    /// As [`ModelFiles::identity`], once it was asked for.
+    identity: OnceLock<String>,
     /// Bytes of one element of a key without a hook.
     element_bytes: usize,
     context: usize,
@@ -223,6 +225,7 @@ impl Engine {
             },
             #[cfg(feature = "cuda")]
             device,
+            identity: OnceLock::new(),
             // GPUs run models in 16 bits, the CPU in f32.
             element_bytes: if options.device == Device::Cpu { 4 } else { 2 },
             context: info.max_seq_len,
@@ -272,6 +275,18 @@ impl Engine {
     /// The model's files.
     pub fn files(&self) -> &ModelFiles {
         &self.files
+    }
+
+    /// The digest of the model's files, as [`ModelFiles::identity`] has it; computed once.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::identity`].
+    pub fn identity(&self) -> Result<&str, Error> {
+        if let Some(known) = self.identity.get() {
+            return Ok(known);
+        }
+        let digest = self.files.identity()?;
+        Ok(self.identity.get_or_init(|| digest))
     }
 
     /// The model's attention shape.

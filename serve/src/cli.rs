@@ -7,7 +7,7 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use headkv_engine::Device;
-use headkv_files::{home::home, terminal};
+use headkv_files::{home::home, size, terminal};
 use headkv_plugin::Compression;
 use std::{
     ffi::OsString,
@@ -59,15 +59,18 @@ struct Cli {
     #[arg(long, value_name = "N", default_value = "64")]
     max_seqs: NonZeroUsize,
     /// Memory for keys and values of all of them, such as 8GiB
-    #[arg(long, value_name = "BYTES", default_value = "4GiB", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", default_value = "4GiB", value_parser = size::bytes)]
     kv_budget: usize,
     /// Memory for keys and values of one request, whatever it asks for [default: --kv-budget]
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = size::bytes)]
     request_kv: Option<usize>,
     /// Host memory beside --kv-budget for prompts that were read: one that begins as an earlier one did, such as the next
     /// turn of a conversation, is read on from there; 0 turns it off
-    #[arg(long, value_name = "BYTES", default_value = "512MiB", value_parser = bytes_or_none)]
+    #[arg(long, value_name = "BYTES", default_value = "512MiB", value_parser = size::bytes_or_none)]
     prefix_bytes: usize,
+    /// A prompt's beginning that `headkv-eval turns --save-state` read, within --prefix-bytes; may be repeated
+    #[arg(long, value_name = "FILE")]
+    state: Vec<PathBuf>,
     /// Requests that may wait for memory; those after them get 429
     #[arg(long, value_name = "N", default_value_t = 256)]
     queue: usize,
@@ -78,7 +81,7 @@ struct Cli {
     #[arg(long, value_name = "TOKENS", default_value_t = 1024)]
     default_max_tokens: usize,
     /// The largest body of a request
-    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = size::bytes)]
     max_body: usize,
     /// Seconds that running requests have to finish after SIGTERM
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
@@ -161,6 +164,7 @@ pub fn options(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> R
         kv_budget: cli.kv_budget,
         request_kv: cli.request_kv,
         prefix_bytes: cli.prefix_bytes,
+        states: cli.state,
         queue: cli.queue,
         step_tokens: cli.step_tokens,
         default_max_tokens: cli.default_max_tokens,
@@ -173,52 +177,9 @@ pub fn options(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> R
     })
 }
 
-/// A number of bytes, with or without a unit.
-fn bytes(text: &str) -> Result<usize, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kib" => 1 << 10,
-        "m" | "mib" => 1 << 20,
-        "g" | "gib" => 1 << 30,
-        "t" | "tib" => 1 << 40,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        _ => return Err("use a number and KiB, MiB or GiB, such as 8GiB".into()),
-    };
-    let number: u64 = digits
-        .trim()
-        .parse()
-        .map_err(|_| "use a whole number and a unit, such as 8GiB".to_string())?;
-    let bytes = number.checked_mul(unit).filter(|bytes| *bytes > 0);
-    let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok());
-    bytes.ok_or_else(|| "0, or too large a number".into())
-}
-
-/// As [`bytes`]; 0 is allowed.
-fn bytes_or_none(text: &str) -> Result<usize, String> {
-    if text.trim() == "0" {
-        return Ok(0);
-    }
-    bytes(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!(bytes("8GiB"), Ok(8 << 30));
-        assert_eq!(bytes("512 kb"), Ok(512_000));
-        assert_eq!(bytes("100"), Ok(100));
-        for wrong in ["", "GiB", "-1", "1.5GiB", "0", "9x", "99999999999TiB"] {
-            assert!(bytes(wrong).is_err(), "{wrong}");
-        }
-        assert_eq!(bytes_or_none("0"), Ok(0));
-        assert_eq!(bytes_or_none("1MiB"), Ok(1 << 20));
-    }
 
     #[test]
     fn no_arguments_serve_the_embedded_model_on_the_loopback() {

@@ -29,6 +29,8 @@ pub struct Options {
     /// Bytes of host memory for prompts that have been read, beside the budget: a prompt that begins as an earlier one did
     /// is read on from there. 0 remembers none.
     pub prefix_bytes: usize,
+    /// Files of prompts' beginnings that are known from the start.
+    pub states: Vec<PathBuf>,
     /// Requests that may wait.
     pub queue: usize,
     /// Prompt tokens of one step.
@@ -76,6 +78,7 @@ impl Options {
             kv_budget: 4 << 30,
             request_kv: None,
             prefix_bytes: 512 << 20,
+            states: Vec::new(),
             queue: 256,
             step_tokens: 4096,
             default_max_tokens: 1024,

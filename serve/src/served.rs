@@ -50,6 +50,9 @@ impl Served {
         load.prompts.interleave = true;
         load.prefix_bytes = options.prefix_bytes;
         let engine = Engine::load(load, Attention::Compressed(compression.clone()))?;
+        for file in &options.states {
+            engine.load_state(file)?;
+        }
         let model = engine.compressed()?.clone();
         let sizes = Sizes {
             shape: model.shape(),

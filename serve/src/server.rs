@@ -221,7 +221,9 @@ fn greeting(app: &App, address: SocketAddr) -> String {
     };
     let read = match (app.options.prefix_bytes, served.model().slides()) {
         (0, _) => String::new(),
-        (_, true) => "; prompts are not read on from earlier ones: the model has sliding windows".into(),
+        (_, true) => {
+            "; prompts are not read on from earlier ones: the model has sliding windows".into()
+        }
         (bytes, false) => format!(", {} MiB for prompts that were read", bytes >> 20),
     };
     format!(
