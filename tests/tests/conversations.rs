@@ -39,7 +39,10 @@ fn the_next_turn_does_not_run_the_last_one_again() {
     let text = headkv_haystack::text::generate(4, 6_000);
     let mut messages = vec![json!({"role": "user", "content": format!("{text} What is told?")})];
     let mut reused = 0;
-    for (turn, question) in ["Who was there?", "How did it end?", "Why?"].iter().enumerate() {
+    for (turn, question) in ["Who was there?", "How did it end?", "Why?"]
+        .iter()
+        .enumerate()
+    {
         let (answer, expected) = (ask(&remembering, &messages), ask(&fresh, &messages));
         assert_eq!(answer["choices"], expected["choices"], "turn {turn}");
         assert_eq!(cached(&expected), 0);
@@ -49,13 +52,19 @@ fn the_next_turn_does_not_run_the_last_one_again() {
         } else {
             // What is short of a block, the last answer and the question.
             let ran = (prompt - cached(&answer)) as usize;
-            assert!(ran < 2 * BLOCK + 32, "turn {turn}: {ran} of {prompt} tokens ran");
+            assert!(
+                ran < 2 * BLOCK + 32,
+                "turn {turn}: {ran} of {prompt} tokens ran"
+            );
         }
         reused += cached(&answer);
         messages.push(answer["choices"][0]["message"].clone());
         messages.push(json!({"role": "user", "content": question}));
     }
-    assert_eq!(metric(&remembering, "vllm:prefix_cache_hits_total"), reused as f64);
+    assert_eq!(
+        metric(&remembering, "vllm:prefix_cache_hits_total"),
+        reused as f64
+    );
     assert_eq!(metric(&remembering, "headkv_prefix_hits_total"), 2.0);
     let held = metric(&remembering, "headkv_prefix_bytes_held");
     assert_eq!(held, remembering.prefix_bytes() as f64);
@@ -69,7 +78,12 @@ fn answers_to_one_text_at_once_are_those_of_each_alone() {
     let text = headkv_haystack::text::generate(8, 6_000);
     let about = |question: &str| json!([{"role": "user", "content": format!("{text} {question}")}]);
     ask(&remembering, about("What is told?").as_array().unwrap());
-    let questions = ["Who was there?", "How did it end?", "Where is the river?", "Why?"];
+    let questions = [
+        "Who was there?",
+        "How did it end?",
+        "Where is the river?",
+        "Why?",
+    ];
     std::thread::scope(|scope| {
         for question in questions {
             let (remembering, fresh) = (&remembering, &fresh);
