@@ -3,7 +3,7 @@
 use crate::{Error, ModelFiles, check::guard, files::first_line};
 use headkv_plugin::{
     Compression, HeadKv, ModelShape,
-    hook::{Model, Options, Panels},
+    hook::{Model, Options, Panels, Reuse},
 };
 use mistralrs_core::{
     DefaultSchedulerMethod, DeviceMapSetting, GGUFLoaderBuilder, GGUFSpecificConfig, Loader,
@@ -94,6 +94,8 @@ pub struct LoadOptions {
     /// Bytes of host memory for prompts that have been read, under [`Attention::Compressed`]: one that begins as an
     /// earlier one did is read on from where they part. 0 remembers none.
     pub prefix_bytes: usize,
+    /// What is remembered within these bytes.
+    pub reuse: Reuse,
 }
 
 impl LoadOptions {
@@ -106,6 +108,7 @@ impl LoadOptions {
             ignore_end: false,
             prompts: PromptPolicy::default(),
             prefix_bytes: 0,
+            reuse: Reuse::Exact,
         }
     }
 }
@@ -156,6 +159,7 @@ impl Engine {
                 let how = Options {
                     prompts: options.prompts,
                     prefix_bytes: options.prefix_bytes,
+                    reuse: options.reuse,
                 };
                 HeadKv::with_options(compression.clone(), how)?.scope(load)
             }

@@ -10,7 +10,7 @@ use crate::{
     Backend, Completion, Error, Failure, Job, Reuse, Variant, sample::Prompt, store::Heads,
 };
 use headkv_engine::{Attention, Device, Engine, Generation, LoadOptions, Request};
-use headkv_plugin::{Compression, methods, prefix::BLOCK};
+use headkv_plugin::{Compression, hook, methods, prefix::BLOCK};
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
@@ -94,13 +94,15 @@ impl InProcess {
     /// Forgets all prompts, and remembers those that come if they are to be reused.
     fn start(&self, reuse: Option<Reuse>) -> Result<(), Error> {
         let model = self.engine.compressed().map_err(backend)?;
-        let Some(Reuse::Exact) = reuse else {
-            model.prefixes().restart(0);
-            return Ok(());
-        };
-        model.prefixes().restart(self.memory.bytes);
-        for file in &self.memory.states {
-            self.engine.load_state(file).map_err(backend)?;
+        match reuse {
+            None => model.remember(hook::Reuse::Exact, 0),
+            Some(Reuse::Compressed) => model.remember(hook::Reuse::Compressed, self.memory.bytes),
+            Some(Reuse::Exact) => {
+                model.remember(hook::Reuse::Exact, self.memory.bytes);
+                for file in &self.memory.states {
+                    self.engine.load_state(file).map_err(backend)?;
+                }
+            }
         }
         Ok(())
     }
@@ -109,9 +111,14 @@ impl InProcess {
     /// another machine had it. It is not part of any answer's time.
     fn catch_up(&self, before: &Prompt, prompt: &[u32]) -> Result<(), Failure> {
         let before = self.encode(before)?;
-        let prefixes = self.engine.compressed().map_err(failure)?.prefixes();
-        let wanted = shared(&before, prompt) / BLOCK * BLOCK;
-        if prefixes.is_on() && prefixes.known(prompt) < wanted {
+        let model = self.engine.compressed().map_err(failure)?;
+        let shared = shared(&before, prompt);
+        let wanted = match () {
+            () if model.prefixes().is_on() => shared / BLOCK * BLOCK,
+            () if model.conversations().is_on() && shared == before.len() => shared,
+            () => 0,
+        };
+        if model.known(prompt) < wanted {
             self.engine
                 .generate(&[Request::new(before, 1)])
                 .map_err(failure)?;
@@ -262,9 +269,12 @@ impl Backend for InProcess {
         let answers = self.engine.generate_each(&sent);
         let shares = Shares::of(&answers.iter().flatten().collect::<Vec<_>>());
         let mut answers = answers.into_iter();
-        let prefixes = self.engine.compressed().map(|model| model.prefixes());
-        let held = prefixes.ok().filter(|prefixes| prefixes.is_on());
-        let held = held.map(|prefixes| prefixes.bytes());
+        let remembered = self
+            .engine
+            .compressed()
+            .map(|model| model.remembered_bytes());
+        let held = remembered.ok().filter(|(_, limit)| *limit > 0);
+        let held = held.map(|(bytes, _)| bytes);
         let outcome = |request: Result<Request, Failure>| {
             request?;
             match answers.next() {

@@ -10,6 +10,18 @@ use std::{fmt, path::PathBuf};
 pub enum Reuse {
     /// The whole keys and values of what the prompt has in common with them.
     Exact,
+    /// What was kept of the turn before, with all that came behind it.
+    Compressed,
+}
+
+impl Reuse {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Compressed => "compressed",
+        }
+    }
 }
 
 /// A method with those of its parameters that matter to it; the others are `None`, so that no two variants mean the same.
@@ -99,8 +111,8 @@ impl fmt::Display for Variant {
         for setting in self.settings.settings() {
             write!(f, " {setting}")?;
         }
-        if self.reuse == Some(Reuse::Exact) {
-            f.write_str(" exact")?;
+        if let Some(reuse) = self.reuse {
+            write!(f, " {}", reuse.name())?;
         }
         Ok(())
     }

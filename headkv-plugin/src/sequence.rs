@@ -1,14 +1,17 @@
 //! One sequence under compression: all of its layers, what is kept of it, and how much that is.
 
 use crate::{
-    Policy,
+    Compression, Policy,
     backend::Backend,
     layer::Layer,
     prefix::{Known, Recording},
     usage::Account,
 };
 use candle_core::{Result, Tensor};
-use std::{any::Any, sync::Arc};
+use std::{
+    any::Any,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// A sequence from its first token on.
 pub struct Sequence {
@@ -20,12 +23,44 @@ pub struct Sequence {
     known: Option<Known>,
     /// What is remembered of the prompt, if anything is.
     recording: Option<Recording>,
+    /// Tokens of the prompt that was ranked, once another one goes on from it.
+    ranked: Option<usize>,
+    /// Whether what is kept of the prompt is to be remembered.
+    remembered: bool,
 }
 
 /// A layer of whatever backend.
 trait Held: Any + Send {
     fn fork(&self) -> Result<Box<dyn Held>>;
     fn own_bytes(&self) -> usize;
+    fn kept_bytes(&self) -> usize;
+}
+
+/// What the layers of a sequence hold at one moment; what is kept of the prompt is shared with the sequence.
+pub struct Past {
+    policy: Arc<Policy>,
+    /// Several sequences may go on from it, and what a device holds may be for one thread at a time.
+    layers: Mutex<Vec<Box<dyn Held>>>,
+    bytes: usize,
+    /// Tokens that the others were ranked from.
+    ranked: usize,
+}
+
+impl Past {
+    /// The configuration under which it was kept.
+    pub fn config(&self) -> &Compression {
+        &self.policy.config
+    }
+
+    /// Tokens of the prompt that was ranked; what came behind them is held whole.
+    pub fn ranked(&self) -> usize {
+        self.ranked
+    }
+
+    /// Bytes of keys and values.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 impl<B: Backend> Held for Layer<B>
@@ -39,6 +74,14 @@ where
     fn own_bytes(&self) -> usize {
         Layer::own_bytes(self)
     }
+
+    fn kept_bytes(&self) -> usize {
+        Layer::kept_bytes(self)
+    }
+}
+
+fn fork(layers: &[Box<dyn Held>]) -> Result<Vec<Box<dyn Held>>> {
+    layers.iter().map(|layer| layer.fork()).collect()
 }
 
 /// A layer of a sequence, and what goes with it.
@@ -62,7 +105,52 @@ impl Sequence {
             layers: Vec::new(),
             known: None,
             recording: None,
+            ranked: None,
+            remembered: false,
         }
+    }
+
+    /// Goes on from what another prompt left, of `tokens` tokens.
+    ///
+    /// # Errors
+    /// Memory that runs out.
+    pub fn go_on(&mut self, past: &Past, tokens: usize) -> Result<()> {
+        let layers = past.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        self.layers = fork(&layers)?;
+        self.ranked = Some(past.ranked);
+        self.account.reuse(tokens);
+        let sum = |bytes: fn(&dyn Held) -> usize| self.layers.iter().map(|one| bytes(&**one)).sum();
+        self.account.own.change(0, sum(|layer| layer.own_bytes()));
+        self.account.kept.change(0, sum(|layer| layer.kept_bytes()));
+        Ok(())
+    }
+
+    /// Has what is kept of the prompt remembered.
+    pub fn remember(&mut self) {
+        self.remembered = true;
+    }
+
+    /// What is to be remembered, asked once, when all of the prompt's `tokens` tokens have run in all layers.
+    ///
+    /// # Errors
+    /// Memory that runs out.
+    pub fn past(&mut self, tokens: usize) -> Result<Option<Past>> {
+        if !std::mem::take(&mut self.remembered) {
+            return Ok(None);
+        }
+        let layers = fork(&self.layers)?;
+        let held = layers.iter().map(|layer| layer.kept_bytes() + layer.own_bytes());
+        Ok(Some(Past {
+            policy: self.policy.clone(),
+            bytes: held.sum(),
+            layers: layers.into(),
+            ranked: self.ranked.unwrap_or(tokens),
+        }))
+    }
+
+    /// What is kept of it.
+    pub fn config(&self) -> &Compression {
+        &self.policy.config
     }
 
     /// Takes in the beginning of the prompt as it was read before.
@@ -95,8 +183,7 @@ impl Sequence {
     /// Memory that runs out.
     pub fn fork(&self, sequence: usize, request: usize) -> Result<Self> {
         let account = self.account.fork(sequence, request);
-        let layers = self.layers.iter().map(|layer| layer.fork());
-        let layers = layers.collect::<Result<Vec<_>>>()?;
+        let layers = fork(&self.layers)?;
         account
             .own
             .change(0, layers.iter().map(|layer| layer.own_bytes()).sum());
@@ -106,6 +193,8 @@ impl Sequence {
             layers,
             known: self.known.clone(),
             recording: None,
+            ranked: self.ranked,
+            remembered: false,
         })
     }
 
@@ -153,7 +242,7 @@ impl Sequence {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Compression, ModelShape, cpu::Cpu, prefix::Prefixes, usage::Ledger};
+    use crate::{ModelShape, cpu::Cpu, prefix::Prefixes, usage::Ledger};
     use candle_core::{DType, Device, Tensor};
 
     #[test]

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use headkv_engine::Device;
 use headkv_files::{home::home, size, terminal};
-use headkv_plugin::Compression;
+use headkv_plugin::{Compression, hook::Reuse};
 use std::{
     ffi::OsString,
     fs,
@@ -68,6 +68,10 @@ struct Cli {
     /// turn of a conversation, is read on from there; 0 turns it off
     #[arg(long, value_name = "BYTES", default_value = "512MiB", value_parser = size::bytes_or_none)]
     prefix_bytes: usize,
+    /// What is read on from: exact (all of it, which changes no answer), compressed (what was kept of the turn before, which
+    /// does: less is held and attended to)
+    #[arg(long, value_name = "MODE", default_value = "exact", value_parser = reuse)]
+    reuse: Reuse,
     /// A prompt's beginning that `headkv-eval turns --save-state` read, within --prefix-bytes; may be repeated
     #[arg(long, value_name = "FILE")]
     state: Vec<PathBuf>,
@@ -164,6 +168,7 @@ pub fn options(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> R
         kv_budget: cli.kv_budget,
         request_kv: cli.request_kv,
         prefix_bytes: cli.prefix_bytes,
+        reuse: cli.reuse,
         states: cli.state,
         queue: cli.queue,
         step_tokens: cli.step_tokens,
@@ -175,6 +180,14 @@ pub fn options(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> R
         log_prompts: cli.log_prompts,
         ..Options::new(model)
     })
+}
+
+fn reuse(name: &str) -> Result<Reuse, String> {
+    match name {
+        "exact" => Ok(Reuse::Exact),
+        "compressed" => Ok(Reuse::Compressed),
+        _ => Err("use exact or compressed".into()),
+    }
 }
 
 #[cfg(test)]

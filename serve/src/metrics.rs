@@ -197,10 +197,10 @@ impl Metrics {
         self.full.set(number(full));
         self.reserved.set(number(app.admission.used().bytes));
         self.budget.set(number(app.admission.limits().all.bytes));
-        let prefixes = app.served.model().prefixes();
-        let reuse = prefixes.reuse();
-        self.prefix_held.set(number(prefixes.bytes()));
-        self.prefix_budget.set(number(prefixes.limit()));
+        let reuse = app.served.model().reused();
+        let (held, limit) = app.served.model().remembered_bytes();
+        self.prefix_held.set(number(held));
+        self.prefix_budget.set(number(limit));
         for (counter, count) in [
             (&self.prefix_queries, reuse.prompt_tokens),
             (&self.prefix_tokens, reuse.tokens),

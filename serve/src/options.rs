@@ -2,7 +2,7 @@
 
 use headkv_engine::Device;
 use headkv_files::home::home;
-use headkv_plugin::Compression;
+use headkv_plugin::{Compression, hook::Reuse};
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 /// A server's settings; [`Options::new`] has the command line's defaults.
@@ -29,6 +29,8 @@ pub struct Options {
     /// Bytes of host memory for prompts that have been read, beside the budget: a prompt that begins as an earlier one did
     /// is read on from there. 0 remembers none.
     pub prefix_bytes: usize,
+    /// What is remembered within these bytes.
+    pub reuse: Reuse,
     /// Files of prompts' beginnings that are known from the start.
     pub states: Vec<PathBuf>,
     /// Requests that may wait.
@@ -78,6 +80,7 @@ impl Options {
             kv_budget: 4 << 30,
             request_kv: None,
             prefix_bytes: 512 << 20,
+            reuse: Reuse::Exact,
             states: Vec::new(),
             queue: 256,
             step_tokens: 4096,

@@ -49,6 +49,7 @@ impl Served {
         load.prompts.tokens = options.step_tokens;
         load.prompts.interleave = true;
         load.prefix_bytes = options.prefix_bytes;
+        load.reuse = options.reuse;
         let engine = Engine::load(load, Attention::Compressed(compression.clone()))?;
         for file in &options.states {
             engine.load_state(file)?;

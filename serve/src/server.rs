@@ -92,7 +92,7 @@ impl Server {
     pub fn prefix_bytes(&self) -> usize {
         self.app
             .as_ref()
-            .map_or(0, |app| app.served.model().prefixes().bytes())
+            .map_or(0, |app| app.served.model().remembered_bytes().0)
     }
 
     /// What requests have been promised.

@@ -140,7 +140,7 @@ fn the_table_says_how_long_the_first_tokens_took() {
     | full       |   100.0 | 100.0 to 100.0 |       - |            - | 6 | 8.0 KiB |         100.0 | 0.500 s |     0.500 s |          - |         1280 |          200 |
     | full exact |   100.0 | 100.0 to 100.0 |    +0.0 | +0.0 to +0.0 | 6 | 8.0 KiB |         100.0 | 0.500 s |     0.050 s |   2.00 MiB |         3200 |          200 |
 
-    Turn 1 and later turns: median seconds to the first token. Remembered: the most bytes of earlier prompts. `exact` reads prompts on from these.
+    Turn 1 and later turns: median seconds to the first token. Remembered: the most bytes of earlier prompts. `exact` reads prompts on from these, `compressed` from what was kept of the turn before.
     ");
     let csv = report::csv(&tables);
     assert!(

@@ -158,7 +158,8 @@ pub struct Turns {
         default_value = "questions,conversation"
     )]
     pub kinds: Vec<String>,
-    /// What is read on from earlier prompts: fresh (nothing), exact (all that they share)
+    /// What is read on from earlier prompts: fresh (nothing), exact (all that they share), compressed (what was kept of the turn
+    /// before)
     #[arg(
         long,
         value_delimiter = ',',
@@ -248,16 +249,17 @@ impl Turns {
         let modes = modes.iter().map(|name| match name.as_str() {
             "fresh" => Ok(None),
             "exact" => Ok(Some(Reuse::Exact)),
+            "compressed" => Ok(Some(Reuse::Compressed)),
             other => Err(Error::Option(suggest::unknown(
                 "mode",
                 other,
-                ["fresh", "exact"],
+                ["fresh", "exact", "compressed"],
             ))),
         });
         let modes: Vec<_> = modes.collect::<Result<_, _>>()?;
         if modes.is_empty() {
             return Err(Error::Option(
-                "nothing to run: --reuse names no mode; name fresh, exact or both".into(),
+                "nothing to run: --reuse names no mode; name fresh, exact or compressed".into(),
             ));
         }
         Ok(modes)

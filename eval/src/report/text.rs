@@ -1,7 +1,7 @@
 //! Tables as Markdown and CSV.
 
 use super::{Interval, Line, Table};
-use crate::{Reuse, Variant};
+use crate::Variant;
 use headkv_files::terminal::one_line;
 use std::fmt::Write;
 
@@ -11,7 +11,7 @@ pub const UNEVEN: &str = "Not all methods answered the same prompts: averages ca
 pub const UNINFORMATIVE: &str = "(!) Full attention scores less than 5 there: the column shows nothing of what compression costs.";
 
 /// Below a table of several questions over one text.
-pub const TURNS: &str = "Turn 1 and later turns: median seconds to the first token. Remembered: the most bytes of earlier prompts. `exact` reads prompts on from these.";
+pub const TURNS: &str = "Turn 1 and later turns: median seconds to the first token. Remembered: the most bytes of earlier prompts. `exact` reads prompts on from these, `compressed` from what was kept of the turn before.";
 
 /// The tables as Markdown, aligned so that they also read well in a terminal.
 pub fn markdown(tables: &[Table]) -> String {
@@ -206,9 +206,7 @@ fn record(
 /// Further parameters, and what is reused.
 fn settings(variant: &Variant) -> String {
     let mut settings = variant.settings.settings();
-    if variant.reuse == Some(Reuse::Exact) {
-        settings.push("reuse=exact".into());
-    }
+    settings.extend(variant.reuse.map(|reuse| format!("reuse={}", reuse.name())));
     settings.join(" ")
 }
 

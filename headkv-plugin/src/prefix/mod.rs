@@ -10,7 +10,7 @@
 
 mod chain;
 mod recording;
-mod room;
+pub(crate) mod room;
 mod state;
 
 pub use chain::Known;
@@ -51,7 +51,7 @@ struct Shelf {
 
 /// How often prompts were read on from earlier ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reuse {
+pub struct Reused {
     /// Prompts that were looked up.
     pub prompts: u64,
     /// Their tokens.
@@ -220,8 +220,8 @@ impl Prefixes {
     }
 
     /// How often prompts were read on from earlier ones.
-    pub fn reuse(&self) -> Reuse {
-        Reuse {
+    pub fn reused(&self) -> Reused {
+        Reused {
             prompts: self.asked.load(Relaxed),
             prompt_tokens: self.asked_tokens.load(Relaxed),
             hits: self.found.load(Relaxed),

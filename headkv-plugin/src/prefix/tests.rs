@@ -42,7 +42,7 @@ fn the_longest_beginning_is_found_in_whole_blocks() {
     assert_eq!(known(&prefixes, &other), 64);
     other[3] = 7;
     assert_eq!(known(&prefixes, &other), 0);
-    let reuse = prefixes.reuse();
+    let reuse = prefixes.reused();
     assert_eq!((reuse.prompts, reuse.hits), (8, 7));
     assert_eq!(reuse.tokens, 192 + 128 + 64 + 192 + 192 + 128 + 64);
 }
