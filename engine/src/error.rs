@@ -35,6 +35,14 @@ pub enum Error {
         /// The model's context in tokens.
         context: usize,
     },
+    /// A file of what a prompt leaves cannot be used.
+    #[error("state {path}: {why}")]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Text could not be turned into tokens.
     #[error("tokenizer: {0}")]
     Tokenizer(String),

@@ -62,6 +62,8 @@ pub struct Generation {
     pub tokens: Vec<u32>,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
+    /// Those of them that an earlier prompt had left, and that did not run again.
+    pub reused_tokens: usize,
     /// Seconds from the request to the first token.
     pub prompt_seconds: f64,
     /// Seconds from the first token to the last, `tokens.len() - 1` steps.
@@ -270,6 +272,7 @@ impl Engine {
         Ok(Generation {
             text,
             prompt_tokens: submitted.prompt_tokens,
+            reused_tokens: usage.map_or(0, |usage| usage.reused_tokens),
             prompt_seconds: since(first),
             decode_seconds: last.duration_since(*first).as_secs_f64(),
             token_seconds: recording.times.iter().map(since).collect(),

@@ -3,7 +3,7 @@
 use crate::{Device, Error, ModelFiles, check::guard, files::first_line, wait::wait};
 use headkv_plugin::{
     Compression, HeadKv, ModelShape,
-    hook::{Model, Options, Panels},
+    hook::{Model, Options, Panels, Reuse},
 };
 use mistralrs_core::{
     DefaultSchedulerMethod, DeviceMapSetting, GGUFLoaderBuilder, GGUFSpecificConfig, Loader,
@@ -15,7 +15,7 @@ use mistralrs_core::{
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread,
 };
 use tokenizers::Tokenizer;
@@ -37,6 +37,8 @@ pub struct LoadOptions {
     /// Bytes of host memory for prompts that have been read, under [`Attention::Compressed`]: one that begins as an
     /// earlier one did is read on from where they part. 0 remembers none.
     pub prefix_bytes: usize,
+    /// What is remembered within these bytes.
+    pub reuse: Reuse,
 }
 
 impl LoadOptions {
@@ -49,6 +51,7 @@ impl LoadOptions {
             ignore_end: false,
             prompts: PromptPolicy::default(),
             prefix_bytes: 0,
+            reuse: Reuse::Exact,
         }
     }
 }
@@ -77,6 +80,8 @@ pub struct Engine {
     shape: ModelShape,
     #[cfg(feature = "cuda")]
     device: candle_core::Device,
+    /// As [`ModelFiles::identity`], once it was asked for.
+    identity: OnceLock<String>,
     /// Bytes of one element of a key without a hook.
     element_bytes: usize,
     context: usize,
@@ -97,6 +102,7 @@ impl Engine {
                 let how = Options {
                     prompts: options.prompts,
                     prefix_bytes: options.prefix_bytes,
+                    reuse: options.reuse,
                 };
                 HeadKv::with_options(compression.clone(), how)?.scope(load)
             }
@@ -164,6 +170,7 @@ impl Engine {
             },
             #[cfg(feature = "cuda")]
             device,
+            identity: OnceLock::new(),
             // GPUs run models in 16 bits, the CPU in f32.
             element_bytes: if options.device == Device::Cpu { 4 } else { 2 },
             context: info.max_seq_len,
@@ -228,6 +235,18 @@ impl Engine {
     /// The model's files.
     pub fn files(&self) -> &ModelFiles {
         &self.files
+    }
+
+    /// The digest of the model's files, as [`ModelFiles::identity`] has it; computed once.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::identity`].
+    pub fn identity(&self) -> Result<&str, Error> {
+        if let Some(known) = self.identity.get() {
+            return Ok(known);
+        }
+        let digest = self.files.identity()?;
+        Ok(self.identity.get_or_init(|| digest))
     }
 
     /// The model's attention shape.

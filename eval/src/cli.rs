@@ -5,7 +5,7 @@
 use crate::{
     bench,
     engine::list,
-    grid::{Babilong, Grid, LongBench, Methods, Needle, Ruler},
+    grid::{Babilong, Grid, LongBench, Methods, Needle, Ruler, Turns},
     report,
     session::{self, Session},
     store::Results,
@@ -50,6 +50,11 @@ enum Command {
     /// Example: headkv-eval ruler --tasks multi-key --lengths 4000 --samples 20
     #[command(verbatim_doc_comment)]
     Ruler(One<Ruler>),
+    /// Asks several questions over one text, reading it each time or once
+    ///
+    /// Example: headkv-eval turns --method full,headkv --lengths 4000 --reuse fresh,exact
+    #[command(verbatim_doc_comment)]
+    Turns(One<Turns>),
     /// Runs a grid of models, benchmarks and methods from a TOML file
     ///
     /// Example: headkv-eval run grid.toml --out results
@@ -228,6 +233,7 @@ fn command(command: Command) -> Result<bool> {
             one.run("babilong", |grid, babilong| grid.babilong = Some(babilong))
         }
         Command::Ruler(one) => one.run("ruler", |grid, ruler| grid.ruler = Some(ruler)),
+        Command::Turns(one) => one.run("turns", |grid, turns| grid.turns = Some(turns)),
         Command::Run(RunFile { file, session, out }) => run(&Grid::read(&file)?, &session, &out),
         Command::Report {
             dir,

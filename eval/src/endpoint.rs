@@ -300,6 +300,8 @@ impl Client {
             text: self.hidden(text),
             prompt_tokens: count("prompt_tokens"),
             tokens: count("completion_tokens"),
+            reused_tokens: None,
+            held_bytes: None,
             prompt_seconds: None,
             decode_seconds: started.elapsed().as_secs_f64(),
             kv_bytes: None,

@@ -7,16 +7,31 @@ mod variants;
 pub use outline::{Outline, Scores};
 pub use variants::{label, variants};
 
-use crate::{Backend, Completion, Error, Failure, Job, Variant, store::Heads};
+use crate::{
+    Backend, Completion, Error, Failure, Job, Reuse, Variant, sample::Prompt, store::Heads,
+};
 use headkv_engine::{Attention, Device, Engine, Generation, LoadOptions, Request, hub};
-use headkv_plugin::{Compression, methods};
-use std::{num::NonZeroUsize, path::Path};
+use headkv_plugin::{Compression, hook, methods, prefix::BLOCK};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
 use variants::compression;
 
 /// A model in this process.
 pub struct InProcess {
     engine: Engine,
     batch: NonZeroUsize,
+    memory: Memory,
+}
+
+/// What variants that reuse prompts remember.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// The most bytes of prompts.
+    pub bytes: usize,
+    /// Files of prompts' beginnings that are known from the start.
+    pub states: Vec<PathBuf>,
 }
 
 impl InProcess {
@@ -35,7 +50,81 @@ impl InProcess {
             ..Compression::default()
         });
         let engine = Engine::load(options, attention).map_err(backend)?;
-        Ok(Self { engine, batch })
+        Ok(Self {
+            engine,
+            batch,
+            memory: Memory::default(),
+        })
+    }
+
+    /// What variants remember that reuse prompts.
+    ///
+    /// # Errors
+    /// A state that does not fit the model, or the bytes.
+    pub fn remember(mut self, memory: Memory) -> Result<Self, Error> {
+        self.memory = memory;
+        self.start(Some(Reuse::Exact))?;
+        Ok(self)
+    }
+
+    /// Saves what all of these prompts begin with, read whole; returns its tokens.
+    ///
+    /// # Errors
+    /// Prompts that have no block of tokens in common; a file that cannot be written.
+    pub fn save_state(&self, prompts: &[&Prompt], file: &Path) -> Result<usize, Error> {
+        let mut common: Option<Vec<u32>> = None;
+        for prompt in prompts {
+            let ids = self.encode(prompt).map_err(backend)?;
+            common = Some(match common {
+                Some(common) => common[..shared(&common, &ids)].to_vec(),
+                None => ids,
+            });
+        }
+        let common = common.unwrap_or_default();
+        if common.len() < BLOCK {
+            return Err(Error::Option(format!(
+                "--save-state saves what all prompts begin with, and these share {} tokens of at least {BLOCK}; \
+                 set --documents 1 and one of --kinds",
+                common.len()
+            )));
+        }
+        self.start(Some(Reuse::Exact))?;
+        self.engine.save_state(&common, file).map_err(backend)
+    }
+
+    /// Forgets all prompts, and remembers those that come if they are to be reused.
+    fn start(&self, reuse: Option<Reuse>) -> Result<(), Error> {
+        let model = self.engine.compressed().map_err(backend)?;
+        match reuse {
+            None => model.remember(hook::Reuse::Exact, 0),
+            Some(Reuse::Compressed) => model.remember(hook::Reuse::Compressed, self.memory.bytes),
+            Some(Reuse::Exact) => {
+                model.remember(hook::Reuse::Exact, self.memory.bytes);
+                for file in &self.memory.states {
+                    self.engine.load_state(file).map_err(backend)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the prompt of the turn before if this one could be read on from it and cannot: the run was interrupted, or
+    /// another machine had it. It is not part of any answer's time.
+    fn catch_up(&self, before: &Prompt, prompt: &[u32]) -> Result<(), Failure> {
+        let before = self.encode(before)?;
+        let model = self.engine.compressed().map_err(failure)?;
+        let shared = shared(&before, prompt);
+        let wanted = match () {
+            () if model.prefixes().is_on() => shared / BLOCK * BLOCK,
+            () if model.conversations().is_on() && shared == before.len() => shared,
+            () => 0,
+        };
+        if model.known(prompt) < wanted {
+            self.engine
+                .generate(&[Request::new(before, 1)])
+                .map_err(failure)?;
+        }
+        Ok(())
     }
 
     /// The engine.
@@ -79,20 +168,23 @@ impl InProcess {
 }
 
 impl InProcess {
+    /// A prompt's token ids.
+    fn encode(&self, prompt: &Prompt) -> Result<Vec<u32>, Failure> {
+        if prompt.chat {
+            return self.engine.encode_chat(&prompt.text).map_err(failure);
+        }
+        let tokenizer = self.engine.tokenizer();
+        let encoding = tokenizer.encode_fast(prompt.text.as_str(), prompt.special);
+        let encoding = encoding.map_err(|e| Failure::Row(format!("tokenizer: {e}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
     /// The request of a job.
     fn request(&self, job: &Job) -> Result<Request, Failure> {
-        let prompt = if job.prompt.chat {
-            self.engine.encode_chat(&job.prompt.text).map_err(failure)?
-        } else {
-            let encoding = self
-                .engine
-                .tokenizer()
-                .encode_fast(job.prompt.text.as_str(), job.prompt.special);
-            encoding
-                .map_err(|e| Failure::Row(format!("tokenizer: {e}")))?
-                .get_ids()
-                .to_vec()
-        };
+        let prompt = self.encode(job.prompt)?;
+        if let Some(before) = job.before {
+            self.catch_up(before, &prompt)?;
+        }
         Ok(Request {
             stop: job.stop.to_vec(),
             min_tokens: job.min_tokens,
@@ -114,6 +206,11 @@ fn failure(error: headkv_engine::Error) -> Failure {
         headkv_engine::Error::Generation(why) => Failure::Row(why),
         other => Failure::Row(other.to_string()),
     }
+}
+
+/// How many tokens two prompts have in common at their beginnings.
+fn shared(one: &[u32], other: &[u32]) -> usize {
+    one.iter().zip(other).take_while(|(a, b)| a == b).count()
 }
 
 /// What prompts and steps of a batch took: each its tokens' share, so that sums over rows are the time that passed.
@@ -143,12 +240,14 @@ impl Shares {
         }
     }
 
-    fn completion(&self, answer: &Generation) -> Completion {
+    fn completion(&self, answer: &Generation, held_bytes: Option<usize>) -> Completion {
         let steps = answer.tokens.len().saturating_sub(1);
         Completion {
             text: answer.text.clone(),
             prompt_tokens: answer.prompt_tokens,
             tokens: answer.tokens.len(),
+            reused_tokens: Some(answer.reused_tokens),
+            held_bytes,
             prompt_seconds: Some(self.prompt * answer.prompt_tokens as f64),
             decode_seconds: self.decode * steps as f64,
             kv_bytes: Some(answer.kv_bytes),
@@ -159,6 +258,7 @@ impl Shares {
 
 impl Backend for InProcess {
     fn configure(&self, variant: &Variant) -> Result<(), Error> {
+        self.start(variant.reuse)?;
         self.engine
             .set_compression(&compression(variant)?)
             .map_err(backend)
@@ -176,11 +276,17 @@ impl Backend for InProcess {
         let answers = self.engine.generate_each(&sent);
         let shares = Shares::of(&answers.iter().flatten().collect::<Vec<_>>());
         let mut answers = answers.into_iter();
+        let remembered = self
+            .engine
+            .compressed()
+            .map(|model| model.remembered_bytes());
+        let held = remembered.ok().filter(|(_, limit)| *limit > 0);
+        let held = held.map(|(bytes, _)| bytes);
         let outcome = |request: Result<Request, Failure>| {
             request?;
             match answers.next() {
                 Some(answer) => answer
-                    .map(|answer| shares.completion(&answer))
+                    .map(|answer| shares.completion(&answer, held))
                     .map_err(failure),
                 None => Err(Failure::Row("the engine gave no answer".into())),
             }

@@ -7,6 +7,8 @@ use crate::{Error, Variant, sample::Prompt};
 pub struct Job<'a> {
     /// The prompt.
     pub prompt: &'a Prompt,
+    /// The prompt of the turn before, whose tokens this one begins with.
+    pub before: Option<&'a Prompt>,
     /// The model may not end its answer before so many tokens.
     pub min_tokens: usize,
     /// The most tokens to generate.
@@ -24,6 +26,10 @@ pub struct Completion {
     pub prompt_tokens: usize,
     /// Tokens generated.
     pub tokens: usize,
+    /// Tokens of the prompt that did not run, because an earlier prompt had left them; where that is known.
+    pub reused_tokens: Option<usize>,
+    /// Bytes of earlier prompts that were remembered when it was answered, where they are.
+    pub held_bytes: Option<usize>,
     /// Seconds from the request to the first token, where they are known apart.
     pub prompt_seconds: Option<f64>,
     /// Seconds from the first token to the last, or for the whole request where the prompt's are unknown.

@@ -41,4 +41,4 @@ pub use error::Error;
 pub use job::{Backend, Completion, Failure, Job};
 pub use row::Row;
 pub use sample::Sample;
-pub use variant::Variant;
+pub use variant::{Reuse, Variant};

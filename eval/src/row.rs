@@ -14,7 +14,14 @@ pub fn version() -> String {
 }
 
 /// The benchmarks' names, as rows have them.
-pub const BENCHMARKS: [&str; 5] = ["needle", "longbench", "longbench-e", "babilong", "ruler"];
+pub const BENCHMARKS: [&str; 6] = [
+    "needle",
+    "longbench",
+    "longbench-e",
+    "babilong",
+    "ruler",
+    "turns",
+];
 
 /// The model that answers, as far as rows depend on it.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +39,7 @@ pub struct Model {
 pub struct Row {
     /// Names everything that the answer depends on; see [`key`].
     pub key: String,
-    /// `needle`, `longbench`, `babilong` or `ruler`.
+    /// `needle`, `longbench`, `babilong`, `ruler` or `turns`.
     pub benchmark: String,
     /// The data set or task.
     pub dataset: String,
@@ -61,6 +68,15 @@ pub struct Row {
     pub prompt: String,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
+    /// Where the question stands among several over one text, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn: Option<usize>,
+    /// Tokens of the prompt that did not run, because an earlier prompt had left them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reused_tokens: Option<usize>,
+    /// Bytes of earlier prompts that were remembered then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_bytes: Option<usize>,
     /// Tokens generated.
     pub tokens: usize,
     /// The answer.
@@ -129,6 +145,9 @@ impl Row {
             protocol: sample.protocol.clone(),
             prompt: prompt_digest(sample),
             prompt_tokens: completion.prompt_tokens,
+            turn: sample.turn.as_ref().map(|turn| turn.number),
+            reused_tokens: completion.reused_tokens.filter(|_| sample.turn.is_some()),
+            held_bytes: completion.held_bytes,
             tokens: completion.tokens,
             answer: completion.text,
             expected: sample.scoring.expected(),
@@ -262,6 +281,7 @@ pub(crate) mod tests {
             min_tokens: 0,
             max_tokens: 10,
             stop: vec![],
+            turn: None,
             scoring: Scoring::Needle {
                 answer: "yes".into(),
                 needle: "It is yes.".into(),

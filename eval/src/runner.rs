@@ -111,7 +111,10 @@ pub fn run(
         };
         let started = Instant::now();
         thread::scope(|scope| {
-            let wanted = backend.concurrency().clamp(1, samples.len());
+            let wanted = match group.one_by_one() {
+                true => 1,
+                false => backend.concurrency().clamp(1, samples.len()),
+            };
             // Where the system has no room for more threads, those that are there do all the work.
             let workers: Vec<_> = (1..wanted)
                 .map_while(|_| {
@@ -169,9 +172,17 @@ struct Group<'a> {
 }
 
 impl Group<'_> {
+    /// Turns follow each other.
+    fn one_by_one(&self) -> bool {
+        self.samples.iter().any(|sample| sample.turn.is_some())
+    }
+
     /// Takes one batch of jobs after the other until none is left.
     fn work(&self, shared: &Mutex<Shared>, stop: &AtomicBool) -> Result<(), Error> {
-        let batch = self.backend.batch().max(1);
+        let batch = match self.one_by_one() {
+            true => 1,
+            false => self.backend.batch().max(1),
+        };
         while !stop.load(Ordering::Relaxed) {
             let first = self.next.fetch_add(batch, Ordering::Relaxed);
             let Some(rest) = self.samples.get(first..).filter(|rest| !rest.is_empty()) else {
@@ -182,6 +193,7 @@ impl Group<'_> {
                 .iter()
                 .map(|sample| Job {
                     prompt: &sample.prompt,
+                    before: sample.turn.as_ref().and_then(|turn| turn.before.as_ref()),
                     min_tokens: sample.min_tokens,
                     max_tokens: sample.max_tokens,
                     stop: &sample.stop,

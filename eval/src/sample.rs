@@ -13,10 +13,19 @@ pub struct Prompt {
     pub special: bool,
 }
 
+/// Where a question stands among several over one text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Turn {
+    /// Counted from 1.
+    pub number: usize,
+    /// The prompt of the turn before.
+    pub before: Option<Prompt>,
+}
+
 /// One question of a benchmark.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// The benchmark: `needle`, `longbench`, `babilong` or `ruler`.
+    /// The benchmark: `needle`, `longbench`, `babilong`, `ruler` or `turns`.
     pub benchmark: &'static str,
     /// The data set or task inside the benchmark.
     pub dataset: String,
@@ -40,6 +49,8 @@ pub struct Sample {
     pub stop: Vec<String>,
     /// How the answer is scored.
     pub scoring: Scoring,
+    /// Where it stands among the questions over one text, if it is one of several.
+    pub turn: Option<Turn>,
 }
 
 /// How an answer is scored.

@@ -147,8 +147,8 @@ pub struct Session<'a> {
 /// A model that can answer, and what it is asked.
 struct Ready<'a> {
     model: Model,
-    variants: Vec<Variant>,
-    samples: Vec<Sample>,
+    /// Samples, and the variants under which they are answered.
+    parts: Vec<(Vec<Sample>, Vec<Variant>)>,
     heads: Vec<Heads>,
     backend: Box<dyn Backend + 'a>,
     /// What it took to make the samples.
@@ -164,6 +164,9 @@ impl Session<'_> {
         let shard: Shard = self.options.shard.parse()?;
         let models = &self.grid.models;
         self.grid.check()?;
+        if let Some(turns) = &self.grid.turns {
+            turns.modes()?;
+        }
         let mut outcome = Outcome::default();
         for path in models.iter().take_while(|_| !self.stopped()) {
             self.check(path)?;
@@ -244,10 +247,10 @@ impl Session<'_> {
             heads.extend(fit?);
         }
         let engine = backend.engine();
-        let digest = engine.files().identity();
+        let digest = engine.identity();
         let model = Model {
             name,
-            digest: digest.map_err(|e| Error::Backend(e.to_string()))?,
+            digest: digest.map_err(|e| Error::Backend(e.to_string()))?.into(),
             backend: kind(&self.options.device),
         };
         let started = Instant::now();
@@ -257,13 +260,33 @@ impl Session<'_> {
             chat: Some(&|text| backend.chat(text)),
             context: engine.context(),
         })?;
+        let seconds = started.elapsed().as_secs_f64();
+        let (samples, turns) = apart(samples);
+        let mut parts = vec![(samples, variants.clone())];
+        let mut backend = backend;
+        if let Some(options) = &self.grid.turns {
+            backend = backend.remember(engine::Memory {
+                bytes: options.prefix_bytes,
+                states: options.state.clone(),
+            })?;
+            if let Some(file) = &options.save_state {
+                let prompts: Vec<_> = turns.iter().map(|sample| &sample.prompt).collect();
+                let tokens = backend.save_state(&prompts, file)?;
+                terminal::say(&format!("{tokens} tokens saved in {}", file.display()));
+            }
+            let modes = options.modes()?;
+            let reusing = variants.iter().flat_map(|variant| {
+                let modes = modes.iter();
+                modes.map(move |mode| variant.clone().reuse(*mode))
+            });
+            parts.push((turns, reusing.collect()));
+        }
         Ok(Ready {
             model,
-            variants,
-            samples,
+            parts,
             heads,
             backend: Box::new(backend),
-            seconds: started.elapsed().as_secs_f64(),
+            seconds,
         })
     }
 
@@ -310,8 +333,7 @@ impl Session<'_> {
                 digest: url.into(),
                 backend: "endpoint".into(),
             },
-            variants,
-            samples,
+            parts: vec![(samples, variants)],
             heads: Vec::new(),
             seconds: started.elapsed().as_secs_f64(),
         })
@@ -320,8 +342,7 @@ impl Session<'_> {
     fn answer(&self, ready: Ready<'_>, shard: Shard, outcome: &mut Outcome) -> Result<(), Error> {
         let Ready {
             model,
-            variants,
-            samples,
+            parts,
             heads,
             backend,
             seconds,
@@ -330,25 +351,27 @@ impl Session<'_> {
         let mut store = Store::open(self.out)?;
         store.add_run(&self.provenance()?)?;
         store.add_heads(&heads)?;
-        terminal::say(&format!(
-            "{}: {} configurations x {} prompts",
-            model.name,
-            variants.len(),
-            samples.len()
-        ));
         let options = runner::Options {
             shard,
             stop: self.stop,
         };
-        let summary = runner::run(&samples, &variants, &model, &*backend, &mut store, options)?;
-        outcome.summary.add(summary);
+        for (samples, variants) in parts.iter().filter(|(samples, _)| !samples.is_empty()) {
+            terminal::say(&format!(
+                "{}: {} configurations x {} prompts",
+                model.name,
+                variants.len(),
+                samples.len()
+            ));
+            let summary = runner::run(samples, variants, &model, &*backend, &mut store, options)?;
+            outcome.summary.add(summary);
+            let keys = variants.iter().flat_map(|variant| {
+                samples
+                    .iter()
+                    .map(|sample| row::key(sample, &model, variant))
+            });
+            outcome.keys.extend(keys);
+        }
         outcome.seconds += seconds + started.elapsed().as_secs_f64();
-        let keys = variants.iter().flat_map(|variant| {
-            samples
-                .iter()
-                .map(|sample| row::key(sample, &model, variant))
-        });
-        outcome.keys.extend(keys);
         Ok(())
     }
 
@@ -365,6 +388,13 @@ impl Session<'_> {
             version: row::version(),
         })
     }
+}
+
+/// Samples that stand by themselves, and turns.
+fn apart(samples: Vec<Sample>) -> (Vec<Sample>, Vec<Sample>) {
+    samples
+        .into_iter()
+        .partition(|sample| sample.turn.is_none())
 }
 
 /// The device without its number: whichever GPU of a machine ran a shard, its rows belong with the others.

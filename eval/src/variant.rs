@@ -4,6 +4,26 @@ use crate::grid::{Parameters, parameters};
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf};
 
+/// What is read on from earlier prompts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reuse {
+    /// The whole keys and values of what the prompt has in common with them.
+    Exact,
+    /// What was kept of the turn before, with all that came behind it.
+    Compressed,
+}
+
+impl Reuse {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Compressed => "compressed",
+        }
+    }
+}
+
 /// A method with those of its parameters that matter to it; the others are `None`, so that no two variants mean the same.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Variant {
@@ -24,6 +44,9 @@ pub struct Variant {
         deserialize_with = "parameters::read"
     )]
     pub settings: Parameters,
+    /// What is read on from earlier prompts; `None` reads every prompt from its beginning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reuse: Option<Reuse>,
 }
 
 impl Variant {
@@ -38,6 +61,12 @@ impl Variant {
     /// With that capacity in tokens.
     pub fn capacity(mut self, tokens: usize) -> Self {
         self.capacity = Some(tokens);
+        self
+    }
+
+    /// Reading on from earlier prompts that way.
+    pub fn reuse(mut self, reuse: Option<Reuse>) -> Self {
+        self.reuse = reuse;
         self
     }
 
@@ -81,6 +110,9 @@ impl fmt::Display for Variant {
         }
         for setting in self.settings.settings() {
             write!(f, " {setting}")?;
+        }
+        if let Some(reuse) = self.reuse {
+            write!(f, " {}", reuse.name())?;
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ pub mod lines;
 pub mod lock;
 pub mod read;
 pub mod shell;
+pub mod size;
 pub mod terminal;
 pub mod whole;
 

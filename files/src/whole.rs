@@ -17,12 +17,23 @@ const LINKS: usize = 40;
 /// # Errors
 /// [`Error::Io`].
 pub fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), Error> {
+    write_with(path, |file| {
+        let mut file = fs::OpenOptions::new().write(true).open(file)?;
+        file.write_all(bytes.as_ref())
+    })
+}
+
+/// As [`write`], for what is too large to be made in memory first: `fill` gets a path to write to.
+///
+/// # Errors
+/// As [`write`], and those of `fill`.
+pub fn write_with(path: &Path, fill: impl Fn(&Path) -> io::Result<()>) -> Result<(), Error> {
     let written = || {
         let (target, before) = destination(path)?;
         let folder = folder(&target);
         fs::create_dir_all(folder)?;
-        let mut file = new_file(folder)?;
-        file.write_all(bytes.as_ref())?;
+        let file = new_file(folder)?;
+        fill(file.path())?;
         if let Some(before) = before {
             file.as_file().set_permissions(before.permissions())?;
         }

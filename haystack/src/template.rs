@@ -55,6 +55,20 @@ impl Template {
         self.chat
     }
 
+    /// A prompt that was answered, and a further question behind the answer.
+    pub fn go_on(&self, prompt: &str, answer: &str, question: &str) -> String {
+        [
+            prompt,
+            " ",
+            answer,
+            "\n",
+            &self.between,
+            question,
+            &self.after,
+        ]
+        .concat()
+    }
+
     /// The prompt, or for a chat the user's message.
     pub fn fill(&self, context: &str, question: &str) -> String {
         [&self.before, context, &self.between, question, &self.after].concat()
@@ -118,6 +132,18 @@ mod tests {
         assert_eq!(
             prompt,
             "Text with {question}.Based on the content of the book, Question: What {context}?\nAnswer:"
+        );
+    }
+
+    #[test]
+    fn a_further_question_leaves_what_came_before_as_it_was() {
+        let template = Template::book();
+        let first = template.fill("Text.", "Who?");
+        let second = template.go_on(&first, "Ada.", "Where?");
+        let rest = second.strip_prefix(&first).unwrap();
+        assert_eq!(
+            rest,
+            " Ada.\n </book>.\n Based on the content of the book, Question: Where?\nAnswer:"
         );
     }
 

@@ -63,13 +63,16 @@ impl<B: Backend> Layer<B> {
         }
     }
 
-    /// A layer of a prompt of `prompt` tokens whose first ones have these keys and values, `(kv_heads, tokens, head_dim)`.
+    /// A layer of a prompt of `prompt` tokens whose first ones have these keys and values, in parts of
+    /// `(kv_heads, tokens, head_dim)`.
     ///
     /// # Errors
     /// Memory that runs out.
-    pub fn resume([k, v]: &[Tensor; 2], prompt: usize) -> Result<Self> {
+    pub fn resume(parts: &[[Tensor; 2]], prompt: usize) -> Result<Self> {
         let mut growing = Growing::default();
-        growing.push(k, v, prompt)?;
+        for [k, v] in parts {
+            growing.push(k, v, prompt)?;
+        }
         Ok(Self::Growing(growing))
     }
 

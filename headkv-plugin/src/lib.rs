@@ -18,6 +18,7 @@ pub mod attention;
 pub mod backend;
 pub mod cache;
 pub mod config;
+pub mod conversation;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;

@@ -1,14 +1,17 @@
 //! One sequence under compression: all of its layers, what is kept of it, and how much that is.
 
 use crate::{
-    Policy,
+    Compression, Policy,
     backend::Backend,
     layer::Layer,
     prefix::{Known, Recording},
     usage::Account,
 };
-use candle_core::{Device, Result};
-use std::{any::Any, sync::Arc, time::Duration};
+use candle_core::{Result, Tensor};
+use std::{
+    any::Any,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// A sequence from its first token on.
 pub struct Sequence {
@@ -20,12 +23,44 @@ pub struct Sequence {
     known: Option<Known>,
     /// What is remembered of the prompt, if anything is.
     recording: Option<Recording>,
+    /// Tokens of the prompt that was ranked, once another one goes on from it.
+    ranked: Option<usize>,
+    /// Whether what is kept of the prompt is to be remembered.
+    remembered: bool,
 }
 
 /// A layer of whatever backend.
 trait Held: Any + Send {
     fn fork(&self) -> Result<Box<dyn Held>>;
     fn own_bytes(&self) -> usize;
+    fn kept_bytes(&self) -> usize;
+}
+
+/// What the layers of a sequence hold at one moment; what is kept of the prompt is shared with the sequence.
+pub struct Past {
+    policy: Arc<Policy>,
+    /// Several sequences may go on from it, and what a device holds may be for one thread at a time.
+    layers: Mutex<Vec<Box<dyn Held>>>,
+    bytes: usize,
+    /// Tokens that the others were ranked from.
+    ranked: usize,
+}
+
+impl Past {
+    /// The configuration under which it was kept.
+    pub fn config(&self) -> &Compression {
+        &self.policy.config
+    }
+
+    /// Tokens of the prompt that was ranked; what came behind them is held whole.
+    pub fn ranked(&self) -> usize {
+        self.ranked
+    }
+
+    /// Bytes of keys and values.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 impl<B: Backend> Held for Layer<B>
@@ -39,6 +74,14 @@ where
     fn own_bytes(&self) -> usize {
         Layer::own_bytes(self)
     }
+
+    fn kept_bytes(&self) -> usize {
+        Layer::kept_bytes(self)
+    }
+}
+
+fn fork(layers: &[Box<dyn Held>]) -> Result<Vec<Box<dyn Held>>> {
+    layers.iter().map(|layer| layer.fork()).collect()
 }
 
 /// A layer of a sequence, and what goes with it.
@@ -62,18 +105,70 @@ impl Sequence {
             layers: Vec::new(),
             known: None,
             recording: None,
+            ranked: None,
+            remembered: false,
         }
+    }
+
+    /// Goes on from what another prompt left, of `tokens` tokens.
+    ///
+    /// # Errors
+    /// Memory that runs out.
+    pub fn go_on(&mut self, past: &Past, tokens: usize) -> Result<()> {
+        let layers = past.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        self.layers = fork(&layers)?;
+        self.ranked = Some(past.ranked);
+        self.account.reuse(tokens);
+        let sum = |bytes: fn(&dyn Held) -> usize| self.layers.iter().map(|one| bytes(&**one)).sum();
+        self.account.own.change(0, sum(|layer| layer.own_bytes()));
+        self.account.kept.change(0, sum(|layer| layer.kept_bytes()));
+        Ok(())
+    }
+
+    /// Has what is kept of the prompt remembered.
+    pub fn remember(&mut self) {
+        self.remembered = true;
+    }
+
+    /// What is to be remembered, asked once, when all of the prompt's `tokens` tokens have run in all layers.
+    ///
+    /// # Errors
+    /// Memory that runs out.
+    pub fn past(&mut self, tokens: usize) -> Result<Option<Past>> {
+        if !std::mem::take(&mut self.remembered) {
+            return Ok(None);
+        }
+        let layers = fork(&self.layers)?;
+        let held = layers
+            .iter()
+            .map(|layer| layer.kept_bytes() + layer.own_bytes());
+        Ok(Some(Past {
+            policy: self.policy.clone(),
+            bytes: held.sum(),
+            layers: layers.into(),
+            ranked: self.ranked.unwrap_or(tokens),
+        }))
+    }
+
+    /// What is kept of it.
+    pub fn config(&self) -> &Compression {
+        &self.policy.config
     }
 
     /// Takes in the beginning of the prompt as it was read before.
     pub fn resume(&mut self, known: Known) {
-        self.account.add(Duration::ZERO, known.tokens());
+        self.account.reuse(known.tokens());
         self.known = Some(known);
     }
 
     /// Remembers the prompt's keys and values while it runs.
-    pub fn record(&mut self, prompt: &[u32]) {
-        self.recording = Some(Recording::new(prompt));
+    pub fn record(&mut self, recording: Option<Recording>) {
+        self.recording = recording;
+    }
+
+    /// The last tokens of a prompt, which rank the others and have to run.
+    pub fn window(&self) -> usize {
+        self.policy.config.window
     }
 
     /// What was remembered, once all layers have run; to be asked after the last layer of each pass.
@@ -90,8 +185,7 @@ impl Sequence {
     /// Memory that runs out.
     pub fn fork(&self, sequence: usize, request: usize) -> Result<Self> {
         let account = self.account.fork(sequence, request);
-        let layers = self.layers.iter().map(|layer| layer.fork());
-        let layers = layers.collect::<Result<Vec<_>>>()?;
+        let layers = fork(&self.layers)?;
         account
             .own
             .change(0, layers.iter().map(|layer| layer.own_bytes()).sum());
@@ -101,10 +195,13 @@ impl Sequence {
             layers,
             known: self.known.clone(),
             recording: None,
+            ranked: self.ranked,
+            remembered: false,
         })
     }
 
-    /// A layer's own state, made at its first call for a prompt of `prompt` tokens on that device.
+    /// A layer's own state, made at its first call for a prompt of `prompt` tokens; `like` tells the device and the type of
+    /// its keys.
     ///
     /// # Errors
     /// Layers that come out of order, or another backend than the one before.
@@ -112,11 +209,14 @@ impl Sequence {
         &mut self,
         layer: usize,
         prompt: usize,
-        device: &Device,
+        like: &Tensor,
     ) -> Result<Open<'_, B>> {
         if self.layers.len() == layer {
             let begun = match &self.known {
-                Some(known) => Layer::<B>::resume(&known.layer(layer, device)?, prompt)?,
+                Some(known) => {
+                    let parts = known.layer(layer, like.device(), like.dtype())?;
+                    Layer::<B>::resume(&parts, prompt)?
+                }
                 None => Layer::default(),
             };
             self.account.own.change(0, begun.own_bytes());
@@ -126,7 +226,7 @@ impl Sequence {
             .layers
             .get_mut(layer)
             .map(|held| &mut **held as &mut dyn Any);
-        let recording = self.recording.as_mut().filter(|r| r.layers() == layer);
+        let recording = self.recording.as_mut().filter(|r| r.wants(layer));
         match held.and_then(|held| held.downcast_mut()) {
             Some(layer) => Ok(Open {
                 layer,
@@ -144,8 +244,8 @@ impl Sequence {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Compression, ModelShape, cpu::Cpu, prefix::Prefixes, usage::Ledger};
-    use candle_core::{DType, Tensor};
+    use crate::{ModelShape, cpu::Cpu, prefix::Prefixes, usage::Ledger};
+    use candle_core::{DType, Device, Tensor};
 
     #[test]
     fn a_prompt_that_was_read_before_is_let_go_once_its_layers_are_taken_in() {
@@ -159,16 +259,16 @@ mod tests {
         let tokens: Vec<u32> = (0..100).collect();
         let rows = Tensor::zeros((1, 100, 1), DType::F32, &Device::Cpu).unwrap();
         let prefixes = Prefixes::new(1 << 20);
-        let mut recording = Recording::new(&tokens);
-        recording.add(&rows, &rows).unwrap();
+        let mut recording = prefixes.record(&tokens).unwrap();
+        prefixes.add(&mut recording, [&rows, &rows], 1).unwrap();
         prefixes.insert(recording);
 
         let account = Arc::new(Ledger::default()).open(0, 0, tokens.len());
         let mut sequence = Sequence::new(policy.into(), account);
-        let known = prefixes.find(&tokens).unwrap();
+        let known = prefixes.find(&tokens, 1).unwrap();
         let held = known.downgrade();
         sequence.resume(known);
-        sequence.layer::<Cpu<f32>>(0, 100, &Device::Cpu).unwrap();
+        sequence.layer::<Cpu<f32>>(0, 100, &rows).unwrap();
         drop(prefixes);
         assert!(held.upgrade().is_some());
         sequence.recorded(1);

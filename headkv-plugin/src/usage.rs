@@ -24,6 +24,8 @@ pub struct Usage {
     pub prompt_tokens: usize,
     /// Tokens seen, prompt and answer.
     pub tokens: usize,
+    /// Tokens of its prompt that an earlier one had left, and that did not run again.
+    pub reused_tokens: usize,
     /// Bytes of what is kept of the prompt.
     pub kept_bytes: usize,
     /// Bytes of everything else: the generated tokens, or a prompt that is not complete.
@@ -54,6 +56,7 @@ struct Entry {
     request: usize,
     prompt_tokens: usize,
     tokens: AtomicUsize,
+    reused: AtomicUsize,
     ended: AtomicBool,
     kept: Arc<AtomicUsize>,
     own: Arc<AtomicUsize>,
@@ -110,6 +113,7 @@ impl Ledger {
             request: entry.request,
             prompt_tokens: entry.prompt_tokens,
             tokens: entry.tokens.load(Relaxed),
+            reused_tokens: entry.reused.load(Relaxed),
             kept_bytes: entry.kept.load(Relaxed),
             tail_bytes: entry.own.load(Relaxed),
             compression_seconds: entry.compression_nanos.load(Relaxed) as f64 / 1e9,
@@ -159,6 +163,12 @@ impl Account {
         entry.kept.store(self.entry.kept.load(Relaxed), Relaxed);
         fork.kept = self.kept.clone();
         fork
+    }
+
+    /// Counts tokens that were taken in from an earlier prompt.
+    pub fn reuse(&self, tokens: usize) {
+        self.entry.tokens.fetch_add(tokens, Relaxed);
+        self.entry.reused.fetch_add(tokens, Relaxed);
     }
 
     /// Counts time spent on compression, and tokens seen.

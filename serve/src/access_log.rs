@@ -136,6 +136,7 @@ impl Entry {
     /// What it took so far.
     pub fn usage(&self, usage: &Usage) {
         self.set("completion_tokens", usage.choices.completion_tokens.into());
+        self.set("cached_tokens", usage.cached_tokens.into());
         self.set("kv_bytes", usage.choices.kv_bytes.into());
         self.set("full_bytes", usage.choices.full_bytes.into());
     }

@@ -223,6 +223,7 @@ impl Choice {
         let tokens = self.sent.progress.prompt + completion_tokens.saturating_sub(1);
         ChoiceUsage {
             completion_tokens,
+            reused_tokens: held.map_or(0, |held| held.reused_tokens),
             kept_bytes: held.map_or(0, |held| held.kept_bytes),
             kv_bytes: held.map_or(0, |held| held.kept_bytes + held.tail_bytes),
             full_bytes: tokens * self.app.served.sizes.token_bytes(),

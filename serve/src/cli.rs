@@ -7,8 +7,8 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser, Subcommand};
 use headkv_engine::Device;
-use headkv_files::terminal;
-use headkv_plugin::Compression;
+use headkv_files::{size, terminal};
+use headkv_plugin::{Compression, hook::Reuse};
 use std::{
     ffi::OsString,
     fs,
@@ -86,11 +86,22 @@ struct Cli {
     )]
     max_seqs: NonZeroUsize,
     /// Memory for keys and values of all of them, such as 8GiB
-    #[arg(long, value_name = "BYTES", default_value = "4GiB", value_parser = bytes, help_heading = "Admission")]
+    #[arg(long, value_name = "BYTES", default_value = "4GiB", value_parser = size::bytes, help_heading = "Admission")]
     kv_budget: usize,
     /// Memory for keys and values of one request, whatever it asks for [default: --kv-budget]
-    #[arg(long, value_name = "BYTES", value_parser = bytes, help_heading = "Admission")]
+    #[arg(long, value_name = "BYTES", value_parser = size::bytes, help_heading = "Admission")]
     request_kv: Option<usize>,
+    /// Host memory beside --kv-budget for prompts that were read: one that begins as an earlier one did, such as the next
+    /// turn of a conversation, is read on from there; 0 turns it off
+    #[arg(long, value_name = "BYTES", default_value = "512MiB", value_parser = size::bytes_or_none, help_heading = "Admission")]
+    prefix_bytes: usize,
+    /// What is read on from: exact (all of it, which changes no answer), compressed (what was kept of the turn before, which
+    /// does: less is held and attended to)
+    #[arg(long, value_name = "MODE", default_value = "exact", value_parser = reuse, help_heading = "Admission")]
+    reuse: Reuse,
+    /// A prompt's beginning that `headkv-eval turns --save-state` read, within --prefix-bytes; may be repeated
+    #[arg(long, value_name = "FILE", help_heading = "Admission")]
+    state: Vec<PathBuf>,
     /// Requests that may wait for memory; those after them get 429
     #[arg(
         long,
@@ -116,7 +127,7 @@ struct Cli {
     )]
     default_max_tokens: usize,
     /// The largest body of a request
-    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = bytes, help_heading = "Endpoint")]
+    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = size::bytes, help_heading = "Endpoint")]
     max_body: usize,
     /// Seconds that running requests have to finish after SIGTERM
     #[arg(
@@ -242,6 +253,9 @@ fn settings(cli: Cli) -> Result<Options> {
         max_seqs: cli.max_seqs,
         kv_budget: cli.kv_budget,
         request_kv: cli.request_kv,
+        prefix_bytes: cli.prefix_bytes,
+        reuse: cli.reuse,
+        states: cli.state,
         queue: cli.queue,
         step_tokens: cli.step_tokens,
         default_max_tokens: cli.default_max_tokens,
@@ -254,27 +268,12 @@ fn settings(cli: Cli) -> Result<Options> {
     })
 }
 
-/// A number of bytes, with or without a unit.
-fn bytes(text: &str) -> Result<usize, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kib" => 1 << 10,
-        "m" | "mib" => 1 << 20,
-        "g" | "gib" => 1 << 30,
-        "t" | "tib" => 1 << 40,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        _ => return Err("use a number and KiB, MiB or GiB, such as 8GiB".into()),
-    };
-    let number: u64 = digits
-        .trim()
-        .parse()
-        .map_err(|_| "use a whole number and a unit, such as 8GiB".to_string())?;
-    let bytes = number.checked_mul(unit).filter(|bytes| *bytes > 0);
-    let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok());
-    bytes.ok_or_else(|| "0, or too large a number".into())
+fn reuse(name: &str) -> Result<Reuse, String> {
+    match name {
+        "exact" => Ok(Reuse::Exact),
+        "compressed" => Ok(Reuse::Compressed),
+        _ => Err("use exact or compressed".into()),
+    }
 }
 
 #[cfg(test)]
@@ -282,20 +281,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_have_units() {
-        assert_eq!(bytes("8GiB"), Ok(8 << 30));
-        assert_eq!(bytes("512 kb"), Ok(512_000));
-        assert_eq!(bytes("100"), Ok(100));
-        for wrong in ["", "GiB", "-1", "1.5GiB", "0", "9x", "99999999999TiB"] {
-            assert!(bytes(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
     fn no_arguments_serve_the_embedded_model_on_the_loopback() {
         let options = options(["headkv-serve"]).unwrap();
         assert!(options.model.ends_with("models/tiny"));
         assert_eq!(options.address.to_string(), "127.0.0.1:1234");
         assert_eq!(options.compression, Compression::new("headkv", 64));
+        assert_eq!(options.prefix_bytes, 512 << 20);
     }
 }

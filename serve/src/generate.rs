@@ -13,7 +13,7 @@ use crate::{
 };
 use futures::{Stream, StreamExt, stream::SelectAll};
 use mistralrs_core::{CustomLogitsProcessor, NormalRequest, Request, ToolCallResponse};
-use std::{pin::Pin, sync::Arc, time::Instant};
+use std::{collections::HashMap, pin::Pin, sync::Arc, time::Instant};
 use tokio::sync::mpsc;
 
 /// One prompt with everything that the engine has to know of it.
@@ -52,6 +52,8 @@ pub struct Piece {
 pub struct ChoiceUsage {
     /// Tokens generated.
     pub completion_tokens: usize,
+    /// Tokens of its prompt that an earlier one had left, and that did not run again.
+    pub reused_tokens: usize,
     /// Bytes of what was kept of the prompt.
     pub kept_bytes: usize,
     /// Bytes of keys and values at the end.
@@ -67,6 +69,8 @@ pub struct ChoiceUsage {
 pub struct Usage {
     /// Tokens of its prompts.
     pub prompt_tokens: usize,
+    /// Those of them that ran for none of their choices: earlier prompts had left them.
+    pub cached_tokens: usize,
     /// The sums of its choices.
     pub choices: ChoiceUsage,
     /// Tokens kept of a prompt per head, on average.
@@ -79,6 +83,10 @@ type Pieces = Pin<Box<dyn Stream<Item = Result<Piece, ApiError>> + Send>>;
 pub struct Answer {
     choices: SelectAll<Pieces>,
     usage: Usage,
+    /// Choices of each prompt.
+    n: usize,
+    /// By prompt, as far as its choices have ended: tokens that ran for none of them.
+    cached: HashMap<usize, usize>,
     log: LogEntry,
 }
 
@@ -225,6 +233,8 @@ pub async fn start(
             kept_tokens: kept,
             ..Usage::default()
         },
+        n: common.n,
+        cached: HashMap::new(),
         log,
     })
 }
@@ -242,6 +252,11 @@ impl Answer {
                     sum.kv_bytes += own.kv_bytes;
                     sum.full_bytes += own.full_bytes;
                     sum.compression_seconds += own.compression_seconds;
+                    sum.reused_tokens += own.reused_tokens;
+                    let cached = self.cached.entry(piece.choice / self.n.max(1));
+                    let cached = cached.or_insert(own.reused_tokens);
+                    *cached = own.reused_tokens.min(*cached);
+                    self.usage.cached_tokens = self.cached.values().sum();
                     self.log.usage(&self.usage);
                 }
             }

@@ -37,6 +37,11 @@ pub struct Metrics {
     full: IntGauge,
     reserved: IntGauge,
     budget: IntGauge,
+    prefix_queries: IntCounter,
+    prefix_tokens: IntCounter,
+    prefix_hits: IntCounter,
+    prefix_held: IntGauge,
+    prefix_budget: IntGauge,
     kept_tokens: IntCounterVec,
     compression: Histogram,
     log_lost: IntCounter,
@@ -93,6 +98,26 @@ impl Metrics {
             )?,
             reserved: made.gauge("headkv_kv_bytes_reserved", "Bytes promised to requests")?,
             budget: made.gauge("headkv_kv_bytes_budget", "Bytes that may be promised")?,
+            prefix_queries: made.counter(
+                "vllm:prefix_cache_queries_total",
+                "Tokens of prompts whose beginning was looked for among earlier ones",
+            )?,
+            prefix_tokens: made.counter(
+                "vllm:prefix_cache_hits_total",
+                "Those of them that did not run again",
+            )?,
+            prefix_hits: made.counter(
+                "headkv_prefix_hits_total",
+                "Prompts that were read on from an earlier one",
+            )?,
+            prefix_held: made.gauge(
+                "headkv_prefix_bytes_held",
+                "Bytes of prompts that are remembered, in host memory",
+            )?,
+            prefix_budget: made.gauge(
+                "headkv_prefix_bytes_budget",
+                "Bytes of prompts that may be remembered",
+            )?,
             kept_tokens: made.counters(
                 "headkv_kept_tokens_total",
                 "Prompt tokens kept, all heads of a layer together",
@@ -172,6 +197,18 @@ impl Metrics {
         self.full.set(number(full));
         self.reserved.set(number(app.admission.used().bytes));
         self.budget.set(number(app.admission.limits().all.bytes));
+        let reuse = app.served.model().reused();
+        let (held, limit) = app.served.model().remembered_bytes();
+        self.prefix_held.set(number(held));
+        self.prefix_budget.set(number(limit));
+        for (counter, count) in [
+            (&self.prefix_queries, reuse.prompt_tokens),
+            (&self.prefix_tokens, reuse.tokens),
+            (&self.prefix_hits, reuse.hits),
+        ] {
+            counter.reset();
+            counter.inc_by(count);
+        }
         self.log_lost.reset();
         self.log_lost.inc_by(app.log.lost());
         let mut text = Vec::new();

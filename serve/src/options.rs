@@ -1,7 +1,7 @@
 //! What a server is started with.
 
 use headkv_engine::Device;
-use headkv_plugin::Compression;
+use headkv_plugin::{Compression, hook::Reuse};
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 /// A server's settings; [`Options::new`] has the command line's defaults.
@@ -25,6 +25,13 @@ pub struct Options {
     pub kv_budget: usize,
     /// Bytes of keys and values that one request may hold; `None` is all of the budget.
     pub request_kv: Option<usize>,
+    /// Bytes of host memory for prompts that have been read, beside the budget: a prompt that begins as an earlier one did
+    /// is read on from there. 0 remembers none.
+    pub prefix_bytes: usize,
+    /// What is remembered within these bytes.
+    pub reuse: Reuse,
+    /// Files of prompts' beginnings that are known from the start.
+    pub states: Vec<PathBuf>,
     /// Requests that may wait.
     pub queue: usize,
     /// Prompt tokens of one step.
@@ -71,6 +78,9 @@ impl Options {
             max_seqs: NonZeroUsize::MIN.saturating_add(63),
             kv_budget: 4 << 30,
             request_kv: None,
+            prefix_bytes: 512 << 20,
+            reuse: Reuse::Exact,
+            states: Vec::new(),
             queue: 256,
             step_tokens: 4096,
             default_max_tokens: 1024,

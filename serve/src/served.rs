@@ -48,7 +48,12 @@ impl Served {
         load.max_batch = options.max_seqs;
         load.prompts.tokens = options.step_tokens;
         load.prompts.interleave = true;
+        load.prefix_bytes = options.prefix_bytes;
+        load.reuse = options.reuse;
         let engine = Engine::load(load, Attention::Compressed(compression.clone()))?;
+        for file in &options.states {
+            engine.load_state(file)?;
+        }
         let model = engine.compressed()?.clone();
         let sizes = Sizes {
             shape: model.shape(),

@@ -88,6 +88,13 @@ impl Server {
             .map_or(0, |app| app.served.model().held_bytes())
     }
 
+    /// Bytes of prompts that are remembered, to be read on from.
+    pub fn prefix_bytes(&self) -> usize {
+        self.app
+            .as_ref()
+            .map_or(0, |app| app.served.model().remembered_bytes().0)
+    }
+
     /// What requests have been promised.
     pub fn reserved(&self) -> Need {
         self.app
@@ -212,8 +219,15 @@ fn greeting(app: &App, address: SocketAddr) -> String {
     } else {
         ""
     };
+    let read = match (app.options.prefix_bytes, served.model().slides()) {
+        (0, _) => String::new(),
+        (_, true) => {
+            "; prompts are not read on from earlier ones: the model has sliding windows".into()
+        }
+        (bytes, false) => format!(", {} MiB for prompts that were read", bytes >> 20),
+    };
     format!(
-        "{} with {} on http://{address}, {} MiB for keys and values ({} tokens of full caches){open}",
+        "{} with {} on http://{address}, {} MiB for keys and values ({} tokens of full caches){read}{open}",
         served.name,
         served.describe().unwrap_or_default(),
         budget >> 20,

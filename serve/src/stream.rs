@@ -144,6 +144,7 @@ pub fn usage(usage: &Usage) -> Value {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": choices.completion_tokens,
         "total_tokens": usage.prompt_tokens + choices.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
         "headkv": {
             "kept_tokens": (usage.kept_tokens * 10.0).round() / 10.0,
             "kv_bytes": choices.kv_bytes,

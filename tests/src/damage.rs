@@ -36,6 +36,15 @@ pub fn safetensors(bytes: &[u8]) {
     }
 }
 
+/// What a prompt left in a model: what passes has a token for each of its keys.
+pub fn state_file(bytes: &[u8]) {
+    if let Ok(state) = headkv_engine::state::parse(bytes, "m") {
+        for x in state.layers.iter().flatten() {
+            assert_eq!(x.dims().get(1), Some(&state.tokens.len()));
+        }
+    }
+}
+
 /// A score file: what passes is a full table that ranks heads.
 pub fn score_file(bytes: &[u8]) {
     if let Ok(read) = ScoreLists::parse(&String::from_utf8_lossy(bytes)) {

@@ -83,6 +83,7 @@ fn a_message_gets_the_models_own_template() {
             special: false,
         };
         let job = Job {
+            before: None,
             prompt: &prompt,
             min_tokens: 1,
             max_tokens: 12,
@@ -106,6 +107,7 @@ fn a_prompt_that_is_too_long_fails_alone() {
             special: !chat,
         };
         let job = Job {
+            before: None,
             prompt: &prompt,
             min_tokens: 0,
             max_tokens: 12,

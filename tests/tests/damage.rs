@@ -158,6 +158,21 @@ fn damaged_safetensors_files() {
 }
 
 #[test]
+fn damaged_state_files() {
+    let part = |value: f32| Tensor::full(value, (2, 64, 3), &Device::Cpu).unwrap();
+    let state = headkv_plugin::prefix::State {
+        tokens: (0..64).collect(),
+        layers: (0..2).map(|_| [part(0.5), part(-1.0)]).collect(),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    headkv_engine::state::write(&state, "m", &path).unwrap();
+    let whole = std::fs::read(path).unwrap();
+    assert!(headkv_engine::state::parse(&whole, "m").is_ok());
+    survives(&whole, damage::state_file);
+}
+
+#[test]
 fn damaged_score_files() {
     let file = r#"{"0-0": [0.25, 1], "0-1": [0, 1e-3], "1-0": [1, 2], "1-1": [0.5, 0]}"#;
     survives(file.as_bytes(), damage::score_file);

@@ -90,6 +90,7 @@ fn sample(prompt: &str) -> Sample {
         min_tokens: 0,
         max_tokens: 8,
         stop: vec![],
+        turn: None,
         scoring: Scoring::Values(vec!["Paris".into()]),
     }
 }
@@ -183,6 +184,7 @@ fn a_server_that_is_not_there_fails_every_row() {
         special: true,
     };
     let job = headkv_eval::Job {
+        before: None,
         prompt: &prompt,
         min_tokens: 0,
         max_tokens: 8,

@@ -151,3 +151,84 @@ fn what_does_not_fit_is_read_again() {
     assert_eq!(ask(&small, &text), first);
     assert_eq!(ran.0.load(Relaxed), text.len());
 }
+
+fn compressed(method: &str, prefix_bytes: usize) -> Engine {
+    let options = LoadOptions {
+        ignore_end: true,
+        prefix_bytes,
+        ..LoadOptions::new(headkv_tests::tiny())
+    };
+    Engine::load(options, Attention::Compressed(configuration(method))).unwrap()
+}
+
+#[test]
+fn more_prompts_than_memory_never_exceed_it() {
+    const LIMIT: usize = 16 << 20;
+    let (small, fresh) = (compressed("full", LIMIT), compressed("full", 0));
+    let prefixes = small.compressed().unwrap().prefixes();
+    let mut most = 0;
+    for round in 0..2 {
+        let mut requests = Vec::new();
+        for seed in 20..24 {
+            let (text, questions) = turns(&fresh, seed);
+            let text = &text[..1_200];
+            requests.extend(
+                questions
+                    .iter()
+                    .map(|question| Request::new([text, question].concat(), 4)),
+            );
+        }
+        let answers = small.generate(&requests).unwrap();
+        let expected = fresh.generate(&requests).unwrap();
+        for (i, (answer, expected)) in answers.iter().zip(&expected).enumerate() {
+            assert_eq!(answer.tokens, expected.tokens, "round {round}, request {i}");
+        }
+        most = most.max(prefixes.bytes());
+        assert!(prefixes.bytes() <= LIMIT);
+    }
+    assert!(most > LIMIT / 2, "{most} of {LIMIT} bytes used");
+}
+
+#[test]
+fn what_is_kept_of_a_prompt_does_not_matter_to_the_next() {
+    let (one, fresh) = (compressed("full", 1 << 30), compressed("full", 0));
+    let (text, questions) = turns(&fresh, 9);
+    one.generate(&[Request::new(text.clone(), 1)]).unwrap();
+    for (method, question) in ["snapkv", "headkv", "full"].iter().zip(&questions) {
+        let request = Request {
+            keep_logits: true,
+            compression: Some(configuration(method)),
+            ..Request::new([&text[..], question].concat(), 4)
+        };
+        let request = std::slice::from_ref(&request);
+        let answer = one.generate(request).unwrap().remove(0);
+        let expected = fresh.generate(request).unwrap().remove(0);
+        assert!(answer.reused_tokens > text.len() - 64, "{method}");
+        assert_eq!(answer.kept_bytes, expected.kept_bytes, "{method}");
+        let pairs = answer.logits[0].iter().zip(&expected.logits[0]);
+        let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-3, "{method}: logits differ by {worst}");
+    }
+}
+
+#[test]
+fn another_model_does_not_read_on_from_it() {
+    let dir = tempfile::tempdir().unwrap();
+    headkv_tests::random_llama(dir.path(), 3);
+    let load = |model: &std::path::Path| {
+        let options = LoadOptions {
+            prefix_bytes: 1 << 30,
+            ..LoadOptions::new(model)
+        };
+        let full = Attention::Compressed(Compression::new("full", 32));
+        Engine::load(options, full).unwrap()
+    };
+    let (tiny, other) = (load(&headkv_tests::tiny()), load(dir.path()));
+    let (text, _) = turns(&tiny, 12);
+    let reused = |engine: &Engine| {
+        let request = Request::new(text.clone(), 2);
+        engine.generate(&[request]).unwrap()[0].reused_tokens
+    };
+    assert_eq!((reused(&tiny), reused(&other)), (0, 0));
+    assert!(reused(&tiny) > 0 && reused(&other) > 0);
+}

@@ -26,6 +26,7 @@ fn sample(length: usize, depth: f64) -> Sample {
         min_tokens: 0,
         max_tokens: 8,
         stop: vec![],
+        turn: None,
         scoring: Scoring::Needle {
             answer: "eat a sandwich".into(),
             needle: "Best is: eat a sandwich".into(),

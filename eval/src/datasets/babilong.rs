@@ -97,6 +97,7 @@ pub fn samples(options: &Options, target: &Target) -> Result<Vec<Sample>, Error>
                     min_tokens: 1,
                     max_tokens: MAX_TOKENS,
                     stop: Vec::new(),
+                    turn: None,
                     scoring: Scoring::Label {
                         task: task.clone(),
                         question: question.clone(),

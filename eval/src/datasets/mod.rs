@@ -9,6 +9,7 @@ mod place;
 mod python_list;
 pub mod ruler;
 mod target;
+pub mod turns;
 
 pub(crate) use target::UNKNOWN_TEMPLATE;
 pub use target::{ChatTemplate, Target};

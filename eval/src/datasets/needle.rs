@@ -105,6 +105,7 @@ pub fn samples(options: &Options, target: &Target) -> Result<Vec<Sample>, Error>
                 min_tokens: 0,
                 max_tokens: MAX_TOKENS,
                 stop: vec!["\n".into()],
+                turn: None,
                 scoring: Scoring::Needle {
                     answer: needle.answer.clone(),
                     needle: needle.needle.clone(),

@@ -1,11 +1,13 @@
 //! The options of each benchmark, as flags and as tables of a grid file.
 
 use crate::{
-    Error,
-    datasets::{babilong, longbench, needle, ruler},
+    Error, Reuse,
+    datasets::{babilong, longbench, needle, ruler, turns},
     protocol::Protocol,
+    suggest,
 };
 use clap::Args;
+use headkv_files::size;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -146,6 +148,126 @@ pub struct Ruler {
     /// plain, book, chat, or a text with {context} and {question}
     #[arg(long, default_value = "plain")]
     pub template: String,
+}
+
+/// Several questions over one text.
+#[derive(Args, Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Turns {
+    /// questions (each behind the text), conversation (behind the text and the turns before, rightly answered)
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "NAME",
+        default_value = "questions,conversation"
+    )]
+    pub kinds: Vec<String>,
+    /// What is read on from earlier prompts: fresh (nothing), exact (all that they share), compressed (what was kept of the turn
+    /// before)
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "MODE",
+        default_value = "fresh,exact"
+    )]
+    pub reuse: Vec<String>,
+    /// Texts of each kind and length
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub documents: usize,
+    /// Questions over each text
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub questions: usize,
+    /// Tokens of a text with its facts; questions are not counted
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "TOKENS",
+        default_value = "4000"
+    )]
+    pub lengths: Vec<usize>,
+    /// Seed of facts, places and generated text
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// A text file or a folder of .txt files [default: generated text]
+    #[arg(long, value_name = "DIR|FILE")]
+    pub haystack: Option<PathBuf>,
+    /// plain, book, or a text with {context} and {question}; chat for questions only
+    #[arg(long, default_value = "plain")]
+    pub template: String,
+    /// Memory for prompts that were read
+    #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = size::bytes)]
+    pub prefix_bytes: usize,
+    /// Save what all prompts begin with to a file, before they are answered
+    #[arg(long, value_name = "FILE")]
+    pub save_state: Option<PathBuf>,
+    /// Begin with what another run saved; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub state: Vec<PathBuf>,
+    /// Also ask babilong's stories with all of their questions, from a folder as `babilong` has it
+    #[arg(long, value_name = "DIR")]
+    pub babilong: Option<PathBuf>,
+    /// babilong's tasks
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "NAME",
+        default_value = "qa1,qa2"
+    )]
+    pub tasks: Vec<String>,
+    /// The most samples of a task
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub limit: usize,
+}
+
+impl Turns {
+    pub(super) fn options(&self) -> Result<turns::Options, Error> {
+        let kinds = distinct(&self.kinds);
+        let kinds = kinds.iter().map(|kind| kind.parse());
+        let babilong = self.babilong.as_ref().map(|data| babilong::Options {
+            data: data.clone(),
+            tasks: distinct(&self.tasks),
+            // The longer ones put other text between the sentences of one story.
+            lengths: vec!["0k".into()],
+            limit: self.limit,
+            protocol: Protocol::Paper,
+            max_input: None,
+        });
+        Ok(turns::Options {
+            kinds: kinds.collect::<Result<_, _>>()?,
+            documents: self.documents,
+            questions: self.questions,
+            lengths: distinct(&self.lengths),
+            seed: self.seed,
+            haystack: self.haystack.clone(),
+            template: self.template.parse()?,
+            babilong,
+        })
+    }
+
+    /// What is reused, in the order in which it was asked for.
+    ///
+    /// # Errors
+    /// An unknown mode, or none.
+    pub fn modes(&self) -> Result<Vec<Option<Reuse>>, Error> {
+        let modes = distinct(&self.reuse);
+        let modes = modes.iter().map(|name| match name.as_str() {
+            "fresh" => Ok(None),
+            "exact" => Ok(Some(Reuse::Exact)),
+            "compressed" => Ok(Some(Reuse::Compressed)),
+            other => Err(Error::Option(suggest::unknown(
+                "mode",
+                other,
+                ["fresh", "exact", "compressed"],
+            ))),
+        });
+        let modes: Vec<_> = modes.collect::<Result<_, _>>()?;
+        if modes.is_empty() {
+            return Err(Error::Option(
+                "nothing to run: --reuse names no mode; name fresh, exact or compressed".into(),
+            ));
+        }
+        Ok(modes)
+    }
 }
 
 impl Needle {

@@ -4,13 +4,13 @@ mod benchmarks;
 mod methods;
 pub(crate) mod parameters;
 
-pub use benchmarks::{Babilong, LongBench, Needle, Ruler};
+pub use benchmarks::{Babilong, LongBench, Needle, Ruler, Turns};
 pub use methods::Methods;
 pub use parameters::{Granularity, Parameters, Pooling, Reduce};
 
 use crate::{
     Error, Sample,
-    datasets::{Target, babilong, longbench, needle, ruler},
+    datasets::{Target, babilong, longbench, needle, ruler, turns},
 };
 use clap::Args;
 use headkv_haystack::Template;
@@ -37,6 +37,8 @@ pub struct Grid {
     pub babilong: Option<Babilong>,
     /// Needles after RULER, if they are to be run.
     pub ruler: Option<Ruler>,
+    /// Several questions over one text, if they are to be run.
+    pub turns: Option<Turns>,
 }
 
 impl Grid {
@@ -68,7 +70,12 @@ impl Grid {
             .ruler
             .iter_mut()
             .filter_map(|ruler| ruler.haystack.as_mut());
+        let turns = grid.turns.iter_mut().flat_map(|turns| {
+            let files = turns.state.iter_mut().chain(&mut turns.save_state);
+            files.chain(&mut turns.haystack).chain(&mut turns.babilong)
+        });
         for path in paths
+            .chain(turns)
             .chain(needle)
             .chain(longbench)
             .chain(babilong)
@@ -107,10 +114,11 @@ impl Grid {
             self.ruler.is_some(),
             self.longbench.is_some(),
             self.babilong.is_some(),
+            self.turns.is_some(),
         ];
         if !benchmarks.contains(&true) {
             return missing(
-                "no benchmark is named; add a table [needle], [ruler], [longbench] or [babilong]",
+                "no benchmark is named; add a table [needle], [ruler], [longbench], [babilong] or [turns]",
             );
         }
         Ok(())
@@ -122,6 +130,7 @@ impl Grid {
         let protocol = |name: &str| name == "chat";
         self.needle.as_ref().is_some_and(|b| template(&b.template))
             || self.ruler.as_ref().is_some_and(|b| template(&b.template))
+            || self.turns.as_ref().is_some_and(|b| template(&b.template))
             || self
                 .longbench
                 .as_ref()
@@ -158,9 +167,12 @@ impl Grid {
         if let Some(options) = &self.babilong {
             samples.extend(babilong::samples(&options.options()?, target)?);
         }
+        if let Some(options) = &self.turns {
+            samples.extend(turns::samples(&options.options()?, target)?);
+        }
         if samples.is_empty() {
             return Err(Error::Option(
-                "nothing to run: the benchmarks have no prompts; raise --samples, --draws or --limit, and fill empty lists"
+                "nothing to run: the benchmarks have no prompts; raise --samples, --draws, --documents or --limit, and fill empty lists"
                     .into(),
             ));
         }
@@ -184,7 +196,7 @@ macro_rules! default_is_no_flags {
         })*
     };
 }
-default_is_no_flags!(Methods, Needle, LongBench, Babilong, Ruler);
+default_is_no_flags!(Methods, Needle, LongBench, Babilong, Ruler, Turns);
 
 /// Whether a model is a name on the hub and no path: `org/name`, where the file's folder has no such folder.
 fn is_on_the_hub(model: &Path, folder: &Path) -> bool {

@@ -10,7 +10,7 @@ use super::{
     numbers::{Table, tables},
     palette::shades,
     provenance::provenance,
-    text::{UNEVEN, UNINFORMATIVE},
+    text::{TURNS, UNEVEN, UNINFORMATIVE},
 };
 use crate::{Error, store::Results};
 use minijinja::{Environment, context, value::Value};
@@ -96,7 +96,7 @@ pub fn html(results: &Results, options: &Options) -> Result<String, Error> {
                 sections, failed,
                 lead => lead.as_ref().map(|lead| &lead.sentence),
                 first => lead.as_ref().map(|lead| lead.table),
-                uneven => UNEVEN, uninformative => UNINFORMATIVE,
+                uneven => UNEVEN, uninformative => UNINFORMATIVE, turns => TURNS,
                 uniform => figures.uniform, left_out => figures.left_out,
                 shades => shades(),
                 prompts => results.rows.len(),

@@ -30,6 +30,7 @@ fn compressed(table: &Table) -> impl Iterator<Item = &Line> {
     table
         .lines
         .iter()
+        .filter(|line| line.variant.method != "full")
         .filter(|line| line.delta.is_some() && line.kept_share.is_some())
 }
 

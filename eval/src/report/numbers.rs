@@ -54,6 +54,15 @@ pub struct Line {
     pub prompt_speed: Option<f64>,
     /// Generated tokens per second, the first one apart.
     pub decode_speed: Option<f64>,
+    /// Median seconds to the first token of a text's first question.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_turn: Option<f64>,
+    /// Median seconds to the first token of its other questions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub later_turns: Option<f64>,
+    /// The most bytes of earlier prompts that were remembered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_bytes: Option<f64>,
     /// Prompts.
     pub prompts: usize,
     /// Prompts without an answer; they count as score 0.
@@ -181,7 +190,8 @@ pub fn by_variant<'a>(rows: &[&'a Row]) -> Vec<(&'a Variant, Vec<&'a Row>)> {
         // The bits of numbers that are not negative have their order.
         let beta = v.beta.unwrap_or(0.0).max(0.0).to_bits();
         let whole = (v.method != "full", v.capacity, v.method.clone());
-        (whole, beta, v.scores.clone(), v.settings.settings())
+        let settings = v.settings.settings();
+        (whole, beta, v.scores.clone(), settings, v.reuse)
     });
     groups
 }
@@ -215,6 +225,10 @@ fn line(name: String, variant: &Variant, rows: &[&Row], answers: &Answers) -> Li
         total(|row| row.tokens.saturating_sub(1) as f64),
         total(|row| row.decode_seconds),
     );
+    let waits = |which: &dyn Fn(usize) -> bool| -> Vec<f64> {
+        let of = answered().filter(|row| row.turn.is_some_and(which));
+        of.filter_map(|row| row.prompt_seconds).collect()
+    };
     let nothing = Interval {
         mean: 0.0,
         low: None,
@@ -239,6 +253,12 @@ fn line(name: String, variant: &Variant, rows: &[&Row], answers: &Answers) -> Li
         kept_share: None,
         prompt_speed: prompt_speed.filter(|_| timed),
         decode_speed: decode_speed.filter(|_| timed),
+        first_turn: median(waits(&|turn| turn == 1)),
+        later_turns: median(waits(&|turn| turn > 1)),
+        held_bytes: answered()
+            .filter_map(|row| row.held_bytes)
+            .max()
+            .map(|bytes| bytes as f64),
         prompts: rows.len(),
         failed: rows.iter().filter(|row| row.error.is_some()).count(),
     }
@@ -295,6 +315,12 @@ fn leader(
     (high > low && significant()).then_some(best)
 }
 
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let (low, high) = (values.len().checked_sub(1)? / 2, values.len() / 2);
+    Some((values[low] + values[high]) / 2.0)
+}
+
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (sum, count) = values.fold((0.0, 0usize), |(sum, count), value| {
         (sum + value, count + 1)
@@ -305,6 +331,14 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median(vec![]), None);
+        assert_eq!(median(vec![3.0]), Some(3.0));
+        assert_eq!(median(vec![9.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(vec![9.0, 1.0, 2.0, 4.0]), Some(3.0));
+    }
 
     #[test]
     fn only_a_significant_lead_is_one() {

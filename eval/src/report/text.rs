@@ -1,6 +1,7 @@
 //! Tables as Markdown and CSV.
 
 use super::{Interval, Line, Table};
+use crate::Variant;
 use headkv_files::terminal::one_line;
 use std::fmt::Write;
 
@@ -9,16 +10,24 @@ pub const UNEVEN: &str = "Not all methods answered the same prompts: averages ca
 /// Below a table with columns that say nothing.
 pub const UNINFORMATIVE: &str = "(!) Full attention scores less than 5 there: the column shows nothing of what compression costs.";
 
+/// Below a table of several questions over one text.
+pub const TURNS: &str = "Turn 1 and later turns: median seconds to the first token. Remembered: the most bytes of earlier prompts. `exact` reads prompts on from these, `compressed` from what was kept of the turn before.";
+
 /// The tables as Markdown, aligned so that they also read well in a terminal.
 pub fn markdown(tables: &[Table]) -> String {
     let mut out = String::new();
     for table in tables {
         let (title, protocol) = (one_line(&table.title), one_line(&table.setup.protocol));
         let _ = writeln!(out, "### {title} (prompt protocol: {protocol})\n");
-        let lines: Vec<_> = table.lines.iter().map(cells).collect();
+        let lines: Vec<_> = table
+            .lines
+            .iter()
+            .map(|line| cells(line, has_turns(table)))
+            .collect();
         out.push_str(&crate::table::markdown(&header(table), &lines));
         out.push('\n');
         for (said, note) in [
+            (has_turns(table), TURNS),
             (table.uneven, UNEVEN),
             (table.uninformative.contains(&true), UNINFORMATIVE),
         ] {
@@ -38,8 +47,16 @@ fn header(table: &Table) -> Vec<String> {
     for (name, low) in table.columns.iter().zip(&table.uninformative) {
         cells.push(format!("{name}{}", if *low { " (!)" } else { "" }));
     }
+    if has_turns(table) {
+        cells.extend(["turn 1", "later turns", "remembered"].map(String::from));
+    }
     cells.extend(["prompt tok/s", "decode tok/s"].map(String::from));
     cells
+}
+
+/// Whether a table is of several questions over one text: it then says how long their first tokens took.
+fn has_turns(table: &Table) -> bool {
+    table.lines.iter().any(|line| line.first_turn.is_some())
 }
 
 /// `12.3 to 45.6`, or nothing where there are too few prompts.
@@ -51,7 +68,7 @@ fn bounds(interval: &Interval, signed: bool) -> String {
     }
 }
 
-fn cells(line: &Line) -> Vec<String> {
+fn cells(line: &Line, turns: bool) -> Vec<String> {
     let failed = if line.failed > 0 {
         format!(" ({} failed)", line.failed)
     } else {
@@ -77,6 +94,11 @@ fn cells(line: &Line) -> Vec<String> {
                 None => "-".into(),
             }),
     );
+    if turns {
+        let seconds = [line.first_turn, line.later_turns];
+        cells.extend(seconds.map(|wait| wait.map_or("-".into(), |wait| format!("{wait:.3} s"))));
+        cells.push(line.held_bytes.map_or("-".into(), crate::table::bytes));
+    }
     cells.extend(
         [line.prompt_speed, line.decode_speed]
             .map(|speed| speed.map_or("-".into(), |speed| format!("{speed:.0}"))),
@@ -84,7 +106,7 @@ fn cells(line: &Line) -> Vec<String> {
     cells
 }
 
-const CSV_HEADER: [&str; 23] = [
+const CSV_HEADER: [&str; 26] = [
     "benchmark",
     "model",
     "model_digest",
@@ -104,6 +126,9 @@ const CSV_HEADER: [&str; 23] = [
     "vs_full_low",
     "vs_full_high",
     "kept_bytes",
+    "first_turn_s",
+    "later_turns_s",
+    "remembered_bytes",
     "prompt_tokens_per_s",
     "decode_tokens_per_s",
     "prompts",
@@ -159,7 +184,7 @@ fn record(
             .map_or(String::new(), |tokens| tokens.to_string()),
         number(variant.beta),
         scores.map_or(String::new(), |path| path.display().to_string()),
-        variant.settings.settings().join(" "),
+        settings(variant),
         column.into(),
         number(score),
         number(bounds.and_then(|interval| interval.low)),
@@ -168,11 +193,21 @@ fn record(
         number(delta.and_then(|interval| interval.low)),
         number(delta.and_then(|interval| interval.high)),
         number(line.kept_bytes),
+        number(line.first_turn),
+        number(line.later_turns),
+        number(line.held_bytes),
         number(line.prompt_speed),
         number(line.decode_speed),
         line.prompts.to_string(),
         line.failed.to_string(),
     ]
+}
+
+/// Further parameters, and what is reused.
+fn settings(variant: &Variant) -> String {
+    let mut settings = variant.settings.settings();
+    settings.extend(variant.reuse.map(|reuse| format!("reuse={}", reuse.name())));
+    settings.join(" ")
 }
 
 /// A field that a spreadsheet does not take for a formula; numbers stay what they are.

@@ -3,6 +3,7 @@
 use crate::{
     AttentionShape,
     backend::Backend,
+    conversation::Conversations,
     cpu::Cpu,
     layer::{self, Row},
     prefix::Prefixes,
@@ -12,6 +13,14 @@ use candle_core::{DType, Device, Result, Tensor};
 use half::{bf16, f16};
 use mistralrs_core::attention_hook::{AttendCx, HookedSequence};
 use std::{sync::Arc, time::Duration};
+
+/// What is remembered of earlier prompts, one way or the other.
+pub struct Memory {
+    /// All of their keys and values.
+    pub prefixes: Prefixes,
+    /// What is kept of them.
+    pub conversations: Conversations,
+}
 
 /// The backends that a model's tensors may need.
 #[derive(Default)]
@@ -24,19 +33,19 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
-    /// Attends one layer of a batch; prompts that are to be remembered go to `prefixes` with their last layer.
+    /// Attends one layer of a batch; prompts that are to be remembered go to `memory` with their last layer.
     pub fn attend(
         &self,
         cx: &AttendCx<'_>,
         seqs: &[Arc<HookedSequence>],
-        prefixes: &Prefixes,
+        memory: &Memory,
     ) -> Result<Tensor> {
         match (cx.q.device(), cx.q.dtype()) {
-            (Device::Cpu, DType::F32) => attend(&self.f32, cx, seqs, prefixes),
-            (Device::Cpu, DType::BF16) => attend(&self.bf16, cx, seqs, prefixes),
-            (Device::Cpu, DType::F16) => attend(&self.f16, cx, seqs, prefixes),
+            (Device::Cpu, DType::F32) => attend(&self.f32, cx, seqs, memory),
+            (Device::Cpu, DType::BF16) => attend(&self.bf16, cx, seqs, memory),
+            (Device::Cpu, DType::F16) => attend(&self.f16, cx, seqs, memory),
             #[cfg(feature = "cuda")]
-            (Device::Cuda(_), DType::BF16 | DType::F16) => attend(&self.cuda, cx, seqs, prefixes),
+            (Device::Cuda(_), DType::BF16 | DType::F16) => attend(&self.cuda, cx, seqs, memory),
             (device, dtype) => candle_core::bail!(
                 "headkv: no attention for {dtype:?} on {device:?}; load the model on the CPU in f32, bf16 or f16, or, built with the feature cuda, on an NVIDIA GPU in bf16 or f16"
             ),
@@ -48,7 +57,7 @@ fn attend<B: Backend>(
     backend: &B,
     cx: &AttendCx<'_>,
     seqs: &[Arc<HookedSequence>],
-    prefixes: &Prefixes,
+    memory: &Memory,
 ) -> Result<Tensor> {
     let shape = AttentionShape {
         heads: cx.model.heads,
@@ -76,7 +85,7 @@ fn attend<B: Backend>(
             policy,
             account,
             recording,
-        } = state.layer::<B>(cx.layer, prompt, cx.q.device())?;
+        } = state.layer::<B>(cx.layer, prompt, cx.k)?;
         let record = recording.is_some();
         accounts.push((account, layer.own_bytes(), layer.kept_bytes(), recording));
         rows.push(Row {
@@ -95,15 +104,23 @@ fn attend<B: Backend>(
         account.kept.change(kept, row.layer.kept_bytes());
         account.add(*row.compressing, if cx.layer == 0 { tokens } else { 0 });
         if let (Some(recording), Some([k, v])) = (recording, &row.recorded) {
-            recording.add(k, v)?;
+            memory.prefixes.add(recording, [k, v], cx.model.layers)?;
         }
     }
     drop(rows);
     if cx.layer + 1 == cx.model.layers {
-        let recorded = states
-            .iter_mut()
-            .filter_map(|state| state.recorded(cx.model.layers));
-        recorded.for_each(|recording| prefixes.insert(recording));
+        for (state, seq) in states.iter_mut().zip(seqs) {
+            if let Some(recording) = state.recorded(cx.model.layers) {
+                memory.prefixes.insert(recording);
+            }
+            let prompt = &seq.info().prompt;
+            // What cannot be remembered is no reason to fail.
+            if seq.seen(cx.layer) + tokens >= prompt.len()
+                && let Ok(Some(past)) = state.past(prompt.len())
+            {
+                memory.conversations.insert(prompt, past);
+            }
+        }
     }
     Ok(out)
 }

@@ -31,6 +31,17 @@ pub struct HeadKv {
     options: Options,
 }
 
+/// What prompts read on from, of earlier ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reuse {
+    /// All that they have in common, whole: answers are those of prompts that are read anew ([`crate::prefix`]).
+    #[default]
+    Exact,
+    /// What was kept of those that they go on from, which is less to hold and to attend to, and not exact
+    /// ([`crate::conversation`]).
+    Compressed,
+}
+
 /// How a model's prompts are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -39,6 +50,8 @@ pub struct Options {
     /// Bytes of host memory for prompts that have been read: one that begins as an earlier one did is read on from where
     /// they part ([`crate::prefix`]). 0 remembers none.
     pub prefix_bytes: usize,
+    /// What is remembered within these bytes.
+    pub reuse: Reuse,
 }
 
 impl HeadKv {

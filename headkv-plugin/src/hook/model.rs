@@ -1,9 +1,14 @@
 //! One loaded model under HeadKV: its configuration, its requests' own, and what its sequences hold.
 
-use super::{Options, dispatch::Dispatch, read_scores};
+use super::{
+    Options, Reuse,
+    dispatch::{Dispatch, Memory},
+    read_scores,
+};
 use crate::{
     Compression, Error, HeadScores, ModelShape, Policy,
-    prefix::Prefixes,
+    conversation::Conversations,
+    prefix::{Prefixes, Reused},
     sequence::Sequence,
     usage::{Ledger, Usage},
 };
@@ -28,7 +33,7 @@ pub struct Model {
     /// By layer, the tokens that a sliding window shows.
     windows: Arc<[Option<usize>]>,
     prompts: PromptPolicy,
-    prefixes: Prefixes,
+    memory: Memory,
     policies: Mutex<Policies>,
     ledger: Arc<Ledger>,
     dispatch: Dispatch,
@@ -60,12 +65,19 @@ impl Model {
             head_dim: info.head_dim,
         };
         let windows = info.windows.clone();
+        let bytes_of = |asked: Reuse, kind| match asked == kind {
+            true => options.prefix_bytes,
+            false => 0,
+        };
         let default = Arc::new(Policy::with_windows(config, shape, &windows, scores)?);
         Ok(Self {
             shape,
             windows,
             prompts: options.prompts,
-            prefixes: Prefixes::new(options.prefix_bytes),
+            memory: Memory {
+                prefixes: Prefixes::new(bytes_of(options.reuse, Reuse::Exact)),
+                conversations: Conversations::new(bytes_of(options.reuse, Reuse::Compressed)),
+            },
             policies: Mutex::new(Policies {
                 default,
                 own: HashMap::new(),
@@ -138,9 +150,55 @@ impl Model {
         self.ledger.held_tokens()
     }
 
-    /// Bytes of earlier prompts that are remembered, to be read on from ([`super::Options::prefix_bytes`]).
-    pub fn prefix_bytes(&self) -> usize {
-        self.prefixes.bytes()
+    /// The earlier prompts that are remembered, to be read on from ([`super::Options::prefix_bytes`]).
+    pub fn prefixes(&self) -> &Prefixes {
+        &self.memory.prefixes
+    }
+
+    /// What is kept of earlier prompts and remembered, to be gone on from.
+    pub fn conversations(&self) -> &Conversations {
+        &self.memory.conversations
+    }
+
+    /// Forgets all earlier prompts, and remembers those that come, up to that many bytes.
+    pub fn remember(&self, reuse: Reuse, bytes: usize) {
+        let of = |kind| if reuse == kind { bytes } else { 0 };
+        self.memory.prefixes.restart(of(Reuse::Exact));
+        self.memory.conversations.restart(of(Reuse::Compressed));
+    }
+
+    /// Bytes of earlier prompts that are remembered, and how many may be.
+    pub fn remembered_bytes(&self) -> (usize, usize) {
+        let Memory {
+            prefixes,
+            conversations,
+        } = &self.memory;
+        (
+            prefixes.bytes() + conversations.bytes(),
+            prefixes.limit() + conversations.limit(),
+        )
+    }
+
+    /// How often prompts were read on from earlier ones.
+    pub fn reused(&self) -> Reused {
+        match self.memory.conversations.is_on() {
+            true => self.memory.conversations.reused(),
+            false => self.memory.prefixes.reused(),
+        }
+    }
+
+    /// Tokens of a prompt that are known, under the model's configuration.
+    pub fn known(&self, prompt: &[u32]) -> usize {
+        if self.memory.conversations.is_on() {
+            let policy = self.policies().default.clone();
+            return self.memory.conversations.known(prompt, &policy.config);
+        }
+        self.memory.prefixes.known(prompt)
+    }
+
+    /// Whether a layer slides: it has left most of an earlier prompt behind, and no prompt is read on from another.
+    pub fn slides(&self) -> bool {
+        self.windows.iter().any(Option::is_some)
     }
 
     /// Bytes of keys and values that all sequences hold now.
@@ -171,18 +229,32 @@ impl ModelHook for Model {
     }
 
     fn attend(&self, cx: &AttendCx<'_>, seqs: &[Arc<HookedSequence>]) -> Result<Tensor> {
-        self.dispatch.attend(cx, seqs, &self.prefixes)
+        self.dispatch.attend(cx, seqs, &self.memory)
     }
 
     fn resume(&self, seq: &HookedSequence) -> Result<usize> {
-        // A layer that slides has left most of an earlier prompt behind.
-        if !self.prefixes.is_on() || self.windows.iter().any(Option::is_some) {
+        let Memory {
+            prefixes,
+            conversations,
+        } = &self.memory;
+        if self.slides() {
             return Ok(0);
         }
         let mut state = seq.state::<Sequence>()?;
         let prompt = &seq.info().prompt;
-        state.record(prompt);
-        let Some(known) = self.prefixes.find(prompt) else {
+        if conversations.is_on() {
+            state.remember();
+            let Some(kept) = conversations.find(prompt, state.config()) else {
+                return Ok(0);
+            };
+            state.go_on(kept.past(), kept.tokens())?;
+            return Ok(kept.tokens());
+        }
+        if !prefixes.is_on() {
+            return Ok(0);
+        }
+        state.record(prefixes.record(prompt));
+        let Some(known) = prefixes.find(prompt, state.window()) else {
             return Ok(0);
         };
         let tokens = known.tokens();

@@ -24,6 +24,7 @@ pub async fn show(State(app): State<Arc<App>>) -> Json<Value> {
         "full": app.running.tokens() * served.sizes.token_bytes(),
         "reserved": app.admission.used().bytes,
         "budget": limits.all.bytes,
+        "remembered": served.model().remembered_bytes().0,
         "generated": app.metrics.generated(),
         "heads": {"prompt": EXAMPLE_PROMPT, "kept": heads(&app)},
     }))

@@ -147,6 +147,7 @@ impl Task<'_> {
             min_tokens: 1,
             max_tokens: self.tokens,
             stop: Vec::new(),
+            turn: None,
             scoring: Scoring::References {
                 metric,
                 first_line: names::first_line(self.name),

@@ -2,7 +2,7 @@
 //! values, and variables that refer to each other.
 
 mod riddle;
-mod scatter;
+pub(super) mod scatter;
 
 use super::Target;
 use crate::{
@@ -124,6 +124,7 @@ pub fn samples(options: &Options, target: &Target) -> Result<Vec<Sample>, Error>
                     min_tokens: 0,
                     max_tokens: MAX_TOKENS,
                     stop: vec!["\n".into()],
+                    turn: None,
                     scoring: Scoring::Values(riddle.values),
                 });
             }

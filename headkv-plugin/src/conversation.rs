@@ -1,0 +1,169 @@
+//! What is kept of prompts that have run, for prompts that go on from them: nothing is read or ranked again.
+//!
+//! The next turn's tokens go behind what was kept, all of them. What was ranked for an earlier question is not what a
+//! later one would have kept, so this is not exact; a conversation whose tail is too long is read and ranked anew.
+
+use crate::{
+    Compression,
+    prefix::{
+        Reused,
+        room::{Room, Share},
+    },
+    sequence::Past,
+};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+};
+
+/// Tokens behind what was ranked, at most, unless another number is set.
+pub const TAIL: usize = 1024;
+
+/// The prompts of which what is kept is remembered, up to a number of bytes; those not used for longest are forgotten.
+pub struct Conversations {
+    room: Arc<Room>,
+    tail: AtomicUsize,
+    /// Least recently used first.
+    shelf: Mutex<Vec<Arc<Kept>>>,
+    asked: AtomicU64,
+    asked_tokens: AtomicU64,
+    found: AtomicU64,
+    tokens: AtomicU64,
+}
+
+/// What is kept of one prompt.
+pub struct Kept {
+    tokens: Vec<u32>,
+    past: Past,
+    _share: Share,
+}
+
+impl Kept {
+    /// Tokens of the prompt.
+    pub fn tokens(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// What its layers hold.
+    pub fn past(&self) -> &Past {
+        &self.past
+    }
+
+    fn begins(&self, prompt: &[u32], config: &Compression) -> bool {
+        self.tokens.len() < prompt.len()
+            && prompt.starts_with(&self.tokens)
+            && self.past.config() == config
+    }
+}
+
+impl Conversations {
+    /// Remembers up to `limit` bytes; none with 0.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            room: Room::new(limit),
+            tail: TAIL.into(),
+            shelf: Mutex::default(),
+            asked: AtomicU64::new(0),
+            asked_tokens: AtomicU64::new(0),
+            found: AtomicU64::new(0),
+            tokens: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether anything is remembered at all.
+    pub fn is_on(&self) -> bool {
+        self.room.limit() > 0
+    }
+
+    /// The most bytes that are remembered.
+    pub fn limit(&self) -> usize {
+        self.room.limit()
+    }
+
+    /// Forgets everything, and remembers up to `limit` bytes from now on.
+    pub fn restart(&self, limit: usize) {
+        self.room.allow(limit);
+        self.shelf().clear();
+    }
+
+    /// Reads conversations anew that would have more than so many tokens behind what was ranked.
+    pub fn set_tail(&self, tokens: usize) {
+        self.tail.store(tokens, Relaxed);
+    }
+
+    /// The longest prompt that this one goes on from, under the same configuration; none if too much came behind it.
+    pub fn find(&self, prompt: &[u32], config: &Compression) -> Option<Arc<Kept>> {
+        self.asked.fetch_add(1, Relaxed);
+        self.asked_tokens.fetch_add(prompt.len() as u64, Relaxed);
+        let kept = self.look(prompt, config)?;
+        if prompt.len() - kept.past.ranked() > self.tail.load(Relaxed) {
+            return None;
+        }
+        self.found.fetch_add(1, Relaxed);
+        self.tokens.fetch_add(kept.tokens() as u64, Relaxed);
+        Some(kept)
+    }
+
+    /// Tokens of a prompt's beginning of which what is kept is remembered.
+    pub fn known(&self, prompt: &[u32], config: &Compression) -> usize {
+        self.look(prompt, config).map_or(0, |kept| kept.tokens())
+    }
+
+    fn look(&self, prompt: &[u32], config: &Compression) -> Option<Arc<Kept>> {
+        let mut shelf = self.shelf();
+        let begins = shelf
+            .iter()
+            .enumerate()
+            .filter(|(_, kept)| kept.begins(prompt, config));
+        let (at, _) = begins.max_by_key(|(_, kept)| kept.tokens())?;
+        let kept = shelf.remove(at);
+        shelf.push(kept.clone());
+        Some(kept)
+    }
+
+    /// Remembers what a prompt has left, in the place of those that it goes on from; what is too large is not.
+    pub fn insert(&self, tokens: &[u32], past: Past) {
+        let bytes = past.bytes();
+        let mut shelf = self.shelf();
+        let same = |kept: &Arc<Kept>| {
+            tokens.starts_with(&kept.tokens) && kept.past.config() == past.config()
+        };
+        // Whoever goes on from it at this moment has it still.
+        shelf.retain(|kept| Arc::strong_count(kept) > 1 || !same(kept));
+        let alone = |kept: &Arc<Kept>| Arc::strong_count(kept) == 1;
+        let share = loop {
+            match self.room.take(bytes) {
+                Some(share) => break share,
+                None if bytes > self.room.limit() => return,
+                None => match shelf.iter().position(alone) {
+                    Some(at) => drop(shelf.remove(at)),
+                    None => return,
+                },
+            }
+        };
+        shelf.push(Arc::new(Kept {
+            tokens: tokens.to_vec(),
+            past,
+            _share: share,
+        }));
+    }
+
+    /// Bytes that are remembered; what several have in common is counted for each.
+    pub fn bytes(&self) -> usize {
+        self.room.held()
+    }
+
+    /// How often prompts went on from earlier ones.
+    pub fn reused(&self) -> Reused {
+        Reused {
+            prompts: self.asked.load(Relaxed),
+            prompt_tokens: self.asked_tokens.load(Relaxed),
+            hits: self.found.load(Relaxed),
+            tokens: self.tokens.load(Relaxed),
+        }
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Vec<Arc<Kept>>> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,84 @@
+//! A hundred questions over one text hold what it left once: a counting allocator proves it.
+
+use headkv_engine::{Attention, Engine, LoadOptions, Request};
+use headkv_plugin::{Compression, prefix::BLOCK};
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+/// The system's allocator, counting the bytes that live.
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is passed on to the system's allocator with the caller's own arguments; only a counter is added.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE.fetch_add(layout.size(), Relaxed);
+        // SAFETY: the caller keeps `alloc`'s contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller keeps `dealloc`'s contract.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Bytes that a token takes in the embedded model.
+const TOKEN: usize = 8 * 4 * 32 * 2 * size_of::<f32>();
+
+#[test]
+fn a_hundred_forks_of_a_text_hold_it_once() {
+    let options = LoadOptions {
+        prefix_bytes: 256 << 20,
+        ..LoadOptions::new(headkv_tests::tiny())
+    };
+    let attention = Attention::Compressed(Compression::new("snapkv", 32));
+    let engine = Engine::load(options, attention).unwrap();
+    let prefixes = engine.compressed().unwrap().prefixes();
+    let text: Vec<u32> = (0..2_000).map(|i| 300 + i * 7 % 3000).collect();
+    let questions: Vec<_> = (0..100)
+        .map(|i| {
+            let question = (0..100).map(|j| 300 + (i * 31 + j * 11) % 3000);
+            Request::new(text.iter().copied().chain(question).collect(), 2)
+        })
+        .collect();
+    // Whatever the first prompt makes for good.
+    engine.generate(&[Request::new(vec![300; 500], 2)]).unwrap();
+    prefixes.restart(256 << 20);
+    let before = LIVE.load(Relaxed);
+    engine.generate(&[Request::new(text.clone(), 2)]).unwrap();
+    let blocks = |tokens: usize| tokens / BLOCK * BLOCK;
+    assert_eq!(prefixes.bytes(), blocks(text.len()) * TOKEN);
+
+    let answers = engine.generate(&questions).unwrap();
+    assert!(
+        answers
+            .iter()
+            .all(|one| one.reused_tokens >= blocks(text.len()))
+    );
+    let own = blocks(text.len() + 100) - blocks(text.len());
+    let once = (blocks(text.len()) + 100 * own) * TOKEN;
+    assert_eq!(prefixes.bytes(), once);
+    drop(answers);
+    // The engine drops sequences a moment after their answers.
+    while engine.compressed().unwrap().held_bytes() > 0 {
+        std::thread::yield_now();
+    }
+    let grown = LIVE.load(Relaxed).saturating_sub(before);
+    println!("grew by {grown} bytes, remembers {once}");
+    assert!(
+        grown as f64 <= 1.2 * once as f64 + 3e6,
+        "{grown} bytes for {once}"
+    );
+    assert!(
+        once < 8 * blocks(text.len()) * TOKEN,
+        "the test would not notice a text for each"
+    );
+}
