@@ -17,6 +17,9 @@ use tokio::sync::mpsc::{Receiver, channel};
 pub struct Request {
     /// Token ids of the prompt.
     pub prompt: Vec<u32>,
+    /// Token ids that follow once the prompt is compressed, such as a question about it: they see what is kept of it, have
+    /// no part in choosing that, and stay whole. Where nothing is compressed they are the prompt's end.
+    pub then: Vec<u32>,
     /// The model's own end tokens are not taken before so many tokens.
     pub min_tokens: usize,
     /// The most tokens to generate.
@@ -34,12 +37,18 @@ impl Request {
     pub fn new(prompt: Vec<u32>, max_tokens: usize) -> Self {
         Self {
             prompt,
+            then: Vec::new(),
             min_tokens: 0,
             max_tokens,
             stop: Vec::new(),
             keep_logits: false,
             compression: None,
         }
+    }
+
+    /// The tokens of prompt and `then`.
+    pub fn tokens(&self) -> usize {
+        self.prompt.len() + self.then.len()
     }
 
     /// Ends the answer before that text.
@@ -56,7 +65,7 @@ pub struct Generation {
     pub text: String,
     /// The tokens that greedy decoding took, an end token included.
     pub tokens: Vec<u32>,
-    /// Tokens of the prompt.
+    /// Tokens of the prompt, with those that follow once it is compressed.
     pub prompt_tokens: usize,
     /// Seconds from the request to the first token.
     pub prompt_seconds: f64,
@@ -108,9 +117,9 @@ impl Engine {
                 "the prompt is empty; give at least one token".into(),
             ));
         }
-        if request.prompt.len() + request.max_tokens > self.context() {
+        if request.tokens() + request.max_tokens > self.context() {
             return Err(Error::TooLong {
-                prompt: request.prompt.len(),
+                prompt: request.tokens(),
                 answer: request.max_tokens,
                 context: self.context(),
             });
@@ -166,14 +175,19 @@ impl Engine {
             stop_toks: (!request.stop.is_empty()).then(|| StopTokens::Seqs(request.stop.clone())),
             ..SamplingParams::deterministic()
         };
-        let message = RequestMessage::CompletionTokens(request.prompt.clone());
+        let tokens = [request.prompt.as_slice(), &request.then].concat();
+        let message = RequestMessage::CompletionTokens(tokens);
         let id = self.mistral.next_request_id();
-        let configured = match &request.compression {
-            Some(compression) => {
-                let model = self.compressed()?;
-                Some(model.configure(id, model.policy(compression)?)?)
-            }
+        let policy = match &request.compression {
+            Some(compression) => Some(self.compressed()?.policy(compression)?),
             None => None,
+        };
+        let then = request.then.len();
+        let configured = match &self.model {
+            Some(model) if policy.is_some() || then > 0 => {
+                Some(model.configure_then(id, policy, then)?)
+            }
+            _ => None,
         };
         let normal = NormalRequest {
             constraint: Constraint::None,
@@ -226,10 +240,10 @@ impl Engine {
             _ => None,
         };
         let per_token = self.token_bytes();
-        let full = per_token * (request.prompt.len() + recording.tokens.len() - 1);
+        let full = per_token * (request.tokens() + recording.tokens.len() - 1);
         Ok(Generation {
             text,
-            prompt_tokens: request.prompt.len(),
+            prompt_tokens: request.tokens(),
             prompt_seconds: first.duration_since(submitted.start).as_secs_f64(),
             decode_seconds: last.duration_since(*first).as_secs_f64(),
             kv_bytes: usage.map_or(full, |usage| usage.kept_bytes + usage.tail_bytes),

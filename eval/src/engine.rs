@@ -6,7 +6,7 @@ mod variants;
 pub use outline::{Outline, Scores};
 pub use variants::{label, variants};
 
-use crate::{Backend, Completion, Error, Failure, Job, Variant, store::Heads};
+use crate::{Backend, Completion, Error, Failure, Job, Variant, sample::Prompt, store::Heads};
 use headkv_engine::{Attention, Device, Engine, Generation, LoadOptions, Request};
 use headkv_plugin::{Compression, methods};
 use std::{num::NonZeroUsize, path::Path};
@@ -78,21 +78,37 @@ impl InProcess {
 }
 
 impl InProcess {
+    /// The token ids of a text, framed as that prompt is.
+    fn tokens(&self, framing: &Prompt, text: &str) -> Result<Vec<u32>, Failure> {
+        if framing.chat {
+            return self.engine.encode_chat(text).map_err(failure);
+        }
+        let encoding = self
+            .engine
+            .tokenizer()
+            .encode_fast(text, framing.special)
+            .map_err(|e| Failure::Row(format!("tokenizer: {e}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
     /// The request of a job.
     fn request(&self, job: &Job) -> Result<Request, Failure> {
-        let prompt = if job.prompt.chat {
-            self.engine.encode_chat(&job.prompt.text).map_err(failure)?
-        } else {
-            let encoding = self
-                .engine
-                .tokenizer()
-                .encode_fast(job.prompt.text.as_str(), job.prompt.special);
-            encoding
-                .map_err(|e| Failure::Row(format!("tokenizer: {e}")))?
-                .get_ids()
-                .to_vec()
-        };
+        let Prompt { text, apart, .. } = job.prompt;
+        let mut prompt = self.tokens(job.prompt, text)?;
+        let mut then = Vec::new();
+        if let Some(at) = *apart {
+            // The tokens are those of the whole prompt; one that reaches into the question belongs to it.
+            let context = text.get(..at).unwrap_or_default();
+            let context = self.tokens(job.prompt, context)?;
+            let same = prompt.iter().zip(&context).take_while(|(a, b)| a == b);
+            then = prompt.split_off(same.count());
+            if prompt.is_empty() || then.is_empty() {
+                let why = "this prompt has no context before its question, or no question; leave out --question-apart";
+                return Err(Failure::Row(why.into()));
+            }
+        }
         Ok(Request {
+            then,
             stop: job.stop.to_vec(),
             min_tokens: job.min_tokens,
             ..Request::new(prompt, job.max_tokens)

@@ -1,6 +1,6 @@
 //! One answer, and the key that names everything it depends on.
 
-use crate::{Sample, Variant, job::Completion};
+use crate::{Sample, Variant, job::Completion, sample::Prompt};
 use headkv_files::sha256;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
@@ -233,17 +233,27 @@ pub(crate) fn short(digest: &str) -> String {
 }
 
 fn prompt_digest(sample: &Sample) -> String {
-    let framing = [
-        u8::from(sample.prompt.chat),
-        u8::from(sample.prompt.special),
-    ];
-    sha256(&[sample.prompt.text.as_bytes(), &framing])
+    let Prompt {
+        text,
+        chat,
+        special,
+        apart,
+    } = &sample.prompt;
+    let framing = [u8::from(*chat), u8::from(*special)];
+    match apart {
+        None => sha256(&[text.as_bytes(), &framing]),
+        Some(at) => sha256(&[
+            text.as_bytes(),
+            &framing,
+            format!("apart from {at}").as_bytes(),
+        ]),
+    }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::sample::{Prompt, Scoring};
+    use crate::sample::Scoring;
 
     pub fn sample(id: &str) -> Sample {
         Sample {
@@ -258,6 +268,7 @@ pub(crate) mod tests {
                 text: format!("prompt {id}"),
                 chat: false,
                 special: true,
+                apart: None,
             },
             min_tokens: 0,
             max_tokens: 10,
@@ -309,6 +320,18 @@ pub(crate) mod tests {
             assert!(read(field, 1.5).is_ok());
         }
         assert_eq!(read("score", 1.0).unwrap(), row("1", Ok("yes")));
+    }
+
+    #[test]
+    fn a_question_apart_makes_another_row() {
+        let together = sample("1");
+        let mut apart = together.clone();
+        apart.prompt.apart = Some(3);
+        let variant = Variant::new("full");
+        assert_ne!(
+            key(&together, &model(), &variant),
+            key(&apart, &model(), &variant)
+        );
     }
 
     #[test]

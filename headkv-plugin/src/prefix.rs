@@ -51,11 +51,12 @@ impl Prefixes {
         self.limit > 0
     }
 
-    /// The longest beginning of a prompt that was read before, short of its last token.
-    pub fn find(&self, prompt: &[u32]) -> Option<Known> {
+    /// The longest beginning of a prompt that was read before, short of its last `rest` tokens: they run, so that their
+    /// queries can rank.
+    pub fn find(&self, prompt: &[u32], rest: usize) -> Option<Known> {
         let mut read = self.read();
         let shared = |prefix: &Arc<Prefix>| {
-            let most = &prompt[..prompt.len().saturating_sub(1)];
+            let most = &prompt[..prompt.len().saturating_sub(rest)];
             let same = prefix.tokens.iter().zip(most).take_while(|(a, b)| a == b);
             same.count() / BLOCK * BLOCK
         };
@@ -175,7 +176,7 @@ mod tests {
     }
 
     fn known(prefixes: &Prefixes, prompt: &[u32]) -> usize {
-        prefixes.find(prompt).map_or(0, |known| known.tokens())
+        prefixes.find(prompt, 1).map_or(0, |known| known.tokens())
     }
 
     #[test]
@@ -186,8 +187,10 @@ mod tests {
         prefixes.insert(recording(&first[..100]));
         assert_eq!(known(&prefixes, &first), 192);
         assert_eq!(known(&prefixes, &first[..129]), 128);
-        // The last token of a prompt must run.
+        // The last tokens of a prompt must run.
         assert_eq!(known(&prefixes, &first[..128]), 64);
+        let rest = |tokens: usize| prefixes.find(&first[..130], tokens).unwrap().tokens();
+        assert_eq!((rest(2), rest(3)), (128, 64));
         let mut other = first.clone();
         other[70] = 7;
         assert_eq!(known(&prefixes, &other), 64);

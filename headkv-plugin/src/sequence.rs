@@ -14,6 +14,8 @@ use std::{any::Any, sync::Arc, time::Duration};
 pub struct Sequence {
     policy: Arc<Policy>,
     account: Account,
+    /// The prompt's last tokens that come once the others are compressed, and stay whole.
+    then: usize,
     /// `Layer`s of the backend that the model runs on, as far as the first pass has come.
     layers: Vec<Box<dyn Held>>,
     /// The prompt's beginning, if it was read before.
@@ -47,6 +49,8 @@ pub struct Open<'a, B: Backend> {
     pub layer: &'a mut Layer<B>,
     /// What is kept of the sequence.
     pub policy: &'a Policy,
+    /// Tokens of its prompt that are compressed.
+    pub prompt: usize,
     /// What the sequence holds.
     pub account: &'a Account,
     /// What is remembered of the prompt, while this layer is to be added.
@@ -59,10 +63,27 @@ impl Sequence {
         Self {
             policy,
             account,
+            then: 0,
             layers: Vec::new(),
             known: None,
             recording: None,
         }
+    }
+
+    /// Of its prompt, the last `then` tokens come once the others are compressed.
+    pub fn then(mut self, then: usize) -> Self {
+        self.then = then;
+        self
+    }
+
+    /// The part of its prompt that is compressed.
+    pub fn compressed<'p>(&self, prompt: &'p [u32]) -> &'p [u32] {
+        &prompt[..prompt.len().saturating_sub(self.then)]
+    }
+
+    /// What is kept of it.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// Takes in the beginning of the prompt as it was read before.
@@ -98,6 +119,7 @@ impl Sequence {
         Ok(Self {
             policy: self.policy.clone(),
             account,
+            then: self.then,
             layers,
             known: self.known.clone(),
             recording: None,
@@ -114,6 +136,7 @@ impl Sequence {
         prompt: usize,
         device: &Device,
     ) -> Result<Open<'_, B>> {
+        let prompt = prompt.saturating_sub(self.then);
         if self.layers.len() == layer {
             let begun = match &self.known {
                 Some(known) => Layer::<B>::resume(&known.layer(layer, device)?, prompt)?,
@@ -131,6 +154,7 @@ impl Sequence {
             Some(layer) => Ok(Open {
                 layer,
                 policy: &self.policy,
+                prompt,
                 account: &self.account,
                 recording,
             }),
@@ -165,7 +189,7 @@ mod tests {
 
         let account = Arc::new(Ledger::default()).open(0, 0, tokens.len());
         let mut sequence = Sequence::new(policy.into(), account);
-        let known = prefixes.find(&tokens).unwrap();
+        let known = prefixes.find(&tokens, 1).unwrap();
         let held = known.downgrade();
         sequence.resume(known);
         sequence.layer::<Cpu<f32>>(0, 100, &Device::Cpu).unwrap();

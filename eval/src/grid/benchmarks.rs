@@ -46,6 +46,9 @@ pub struct Needle {
     /// plain, book, chat, or a text with {context} and {question}
     #[arg(long, default_value = "plain")]
     pub template: String,
+    /// The context is compressed before the question is known, which follows whole
+    #[arg(long)]
+    pub question_apart: bool,
 }
 
 /// LongBench and LooGLE.
@@ -108,6 +111,9 @@ pub struct Babilong {
     /// answer and 64; never more than that]
     #[arg(long, value_name = "TOKENS")]
     pub max_input: Option<usize>,
+    /// The context is compressed before the question is known, which follows whole
+    #[arg(long)]
+    pub question_apart: bool,
 }
 
 /// Needles after RULER.
@@ -142,6 +148,9 @@ pub struct Ruler {
     /// plain, book, chat, or a text with {context} and {question}
     #[arg(long, default_value = "plain")]
     pub template: String,
+    /// The context is compressed before the question is known, which follows whole
+    #[arg(long)]
+    pub question_apart: bool,
 }
 
 impl Needle {
@@ -155,6 +164,7 @@ impl Needle {
             // Added to 0, a depth of -0 is 0.
             depths: distinct(&self.depths.iter().map(|d| d + 0.0).collect::<Vec<_>>()),
             template: self.template.parse()?,
+            question_apart: self.question_apart,
         })
     }
 }
@@ -181,6 +191,7 @@ impl Babilong {
             limit: self.limit.unwrap_or(usize::MAX),
             protocol: self.protocol.parse::<Protocol>()?,
             max_input: self.max_input,
+            question_apart: self.question_apart,
         })
     }
 }
@@ -197,6 +208,7 @@ impl Ruler {
             seed: self.seed,
             haystack: self.haystack.clone(),
             template: self.template.parse()?,
+            question_apart: self.question_apart,
         })
     }
 }

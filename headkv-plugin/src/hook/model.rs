@@ -37,7 +37,15 @@ pub struct Model {
 struct Policies {
     default: Arc<Policy>,
     /// By request.
-    own: HashMap<usize, Arc<Policy>>,
+    own: HashMap<usize, Own>,
+}
+
+/// What is particular about a request.
+struct Own {
+    /// `None` is the model's.
+    policy: Option<Arc<Policy>>,
+    /// Tokens at the end of its prompt that come once the others are compressed.
+    then: usize,
 }
 
 /// A request's own configuration, until this is dropped.
@@ -106,12 +114,26 @@ impl Model {
         request: usize,
         policy: Arc<Policy>,
     ) -> std::result::Result<Configured, Error> {
-        if policy.model != self.shape {
+        self.configure_then(request, Some(policy), 0)
+    }
+
+    /// As [`Self::configure`], for a request of which the last `then` tokens of the prompt come once the others are
+    /// compressed: they see what is kept, have no part in ranking, and stay whole. Without a policy it has the model's.
+    ///
+    /// # Errors
+    /// As [`Self::configure`]. A prompt of no more than `then` tokens fails when it begins.
+    pub fn configure_then(
+        self: &Arc<Self>,
+        request: usize,
+        policy: Option<Arc<Policy>>,
+        then: usize,
+    ) -> std::result::Result<Configured, Error> {
+        if policy.as_ref().is_some_and(|p| p.model != self.shape) {
             return Err(Error::Config(
                 "this policy was made for a model of another shape; ask this model for one".into(),
             ));
         }
-        self.policies().own.insert(request, policy);
+        self.policies().own.insert(request, Own { policy, then });
         Ok(Configured {
             model: self.clone(),
             request,
@@ -162,12 +184,19 @@ impl Drop for Configured {
 impl ModelHook for Model {
     fn begin(&self, seq: &SeqInfo) -> Result<Box<dyn Any + Send>> {
         let policies = self.policies();
-        let policy = policies.own.get(&seq.request_id);
+        let own = policies.own.get(&seq.request_id);
+        let policy = own.and_then(|own| own.policy.as_ref());
         let policy = policy.unwrap_or(&policies.default).clone();
+        let then = own.map_or(0, |own| own.then);
+        if then > 0 && then >= seq.prompt.len() {
+            candle_core::bail!(
+                "headkv: {then} tokens follow a prompt of none; give at least one token to compress"
+            );
+        }
         let account = self
             .ledger
             .open(seq.seq_id, seq.request_id, seq.prompt.len());
-        Ok(Box::new(Sequence::new(policy, account)))
+        Ok(Box::new(Sequence::new(policy, account).then(then)))
     }
 
     fn attend(&self, cx: &AttendCx<'_>, seqs: &[Arc<HookedSequence>]) -> Result<Tensor> {
@@ -180,9 +209,10 @@ impl ModelHook for Model {
             return Ok(0);
         }
         let mut state = seq.state::<Sequence>()?;
-        let prompt = &seq.info().prompt;
+        let prompt = state.compressed(&seq.info().prompt);
         state.record(prompt);
-        let Some(known) = self.prefixes.find(prompt) else {
+        let window = state.policy().config.window;
+        let Some(known) = self.prefixes.find(prompt, window) else {
             return Ok(0);
         };
         let tokens = known.tokens();
