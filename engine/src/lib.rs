@@ -20,6 +20,7 @@ mod generate;
 pub mod hub;
 mod load;
 mod record;
+mod rotary;
 
 pub use error::Error;
 pub use files::ModelFiles;

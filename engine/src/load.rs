@@ -1,6 +1,6 @@
 //! From a path to a running model.
 
-use crate::{Error, ModelFiles, check::guard, files::first_line};
+use crate::{Error, ModelFiles, check::guard, files::first_line, rotary};
 use headkv_plugin::{
     Compression, HeadKv, ModelShape,
     hook::{Model, Options, Panels},
@@ -154,6 +154,7 @@ impl Engine {
                 let how = Options {
                     prompts: options.prompts,
                     prefix_bytes: options.prefix_bytes,
+                    rotary: rotary::of(&files).map(Arc::new),
                 };
                 HeadKv::with_options(compression.clone(), how)?.scope(load)
             }

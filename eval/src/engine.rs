@@ -16,6 +16,8 @@ use variants::compression;
 pub struct InProcess {
     engine: Engine,
     batch: NonZeroUsize,
+    /// Whether prompts are read on from earlier ones, so that the time they take says nothing.
+    remembers: bool,
 }
 
 impl InProcess {
@@ -24,9 +26,24 @@ impl InProcess {
     /// # Errors
     /// A model that is missing, damaged or cannot be hooked; a device that is not there.
     pub fn load(model: &Path, device: &str, batch: NonZeroUsize) -> Result<Self, Error> {
+        Self::remembering(model, device, batch, 0)
+    }
+
+    /// As [`Self::load`], with so many bytes of host memory for contexts that were read: another question about one, or
+    /// another method, reads it on from there.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn remembering(
+        model: &Path,
+        device: &str,
+        batch: NonZeroUsize,
+        bytes: usize,
+    ) -> Result<Self, Error> {
         let options = LoadOptions {
             device: device.parse::<Device>().map_err(backend)?,
             max_batch: batch,
+            prefix_bytes: bytes,
             ..LoadOptions::new(model)
         };
         let attention = Attention::Compressed(Compression {
@@ -34,7 +51,11 @@ impl InProcess {
             ..Compression::default()
         });
         let engine = Engine::load(options, attention).map_err(backend)?;
-        Ok(Self { engine, batch })
+        Ok(Self {
+            engine,
+            batch,
+            remembers: bytes > 0,
+        })
     }
 
     /// The engine.
@@ -89,6 +110,14 @@ impl InProcess {
             .encode_fast(text, framing.special)
             .map_err(|e| Failure::Row(format!("tokenizer: {e}")))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Without the prompt's time apart, if that is not the time of the whole prompt.
+    fn timed(&self, mut completion: Completion) -> Completion {
+        if self.remembers {
+            completion.decode_seconds += completion.prompt_seconds.take().unwrap_or(0.0);
+        }
+        completion
     }
 
     /// The request of a job.
@@ -189,7 +218,7 @@ impl Backend for InProcess {
             request?;
             match answers.next() {
                 Some(answer) => answer
-                    .map(|answer| shares.completion(&answer))
+                    .map(|answer| self.timed(shares.completion(&answer)))
                     .map_err(failure),
                 None => Err(Failure::Row("the engine gave no answer".into())),
             }

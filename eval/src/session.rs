@@ -34,6 +34,15 @@ pub struct Options {
         conflicts_with = "endpoint"
     )]
     pub batch: NonZeroUsize,
+    /// MiB of memory for contexts that were read: a context is then read once for all methods and questions, and their
+    /// speeds are not told; answers are the same up to rounding
+    #[arg(
+        long,
+        value_name = "MIB",
+        default_value_t = 0,
+        conflicts_with = "endpoint"
+    )]
+    pub remember: usize,
     /// The part of the prompts to run here, such as 1/4; `merge` joins the parts
     #[arg(long, value_name = "I/N", default_value = "1/1")]
     pub shard: String,
@@ -210,7 +219,9 @@ impl Session<'_> {
     }
 
     fn in_process(&self, path: &Path) -> Result<Ready<'_>, Error> {
-        let backend = InProcess::load(path, &self.options.device, self.options.batch)?;
+        let options = self.options;
+        let bytes = options.remember.saturating_mul(1 << 20);
+        let backend = InProcess::remembering(path, &options.device, options.batch, bytes)?;
         let name = backend.engine().files().name();
         let variants = self.variants(path, &name)?;
         let mut heads = Vec::new();
@@ -228,7 +239,7 @@ impl Session<'_> {
         let model = Model {
             name,
             digest: digest.map_err(|e| Error::Backend(e.to_string()))?,
-            backend: kind(&self.options.device),
+            backend: kind(&options.device) + if bytes > 0 { REMEMBERING } else { "" },
         };
         let started = Instant::now();
         let samples = self.grid.samples(&Target {
@@ -346,6 +357,9 @@ impl Session<'_> {
         })
     }
 }
+
+/// What follows the device's name where contexts are read once for all methods: they are rounded otherwise.
+const REMEMBERING: &str = ", contexts read once";
 
 /// The device without its number: whichever GPU of a machine ran a shard, its rows belong with the others.
 fn kind(device: &str) -> String {

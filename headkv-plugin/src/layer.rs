@@ -25,7 +25,7 @@ pub struct Growing {
     /// `(kv_heads, room, head_dim)`: room for the whole prompt, unless that came at once.
     keys: Option<Tensor>,
     values: Option<Tensor>,
-    /// `(heads, at most the observation window, head_dim)`.
+    /// `(heads, at most the observation window, head_dim)`; all, if the ranking looks at them.
     queries: Option<Tensor>,
 }
 
@@ -177,7 +177,12 @@ impl<B: Backend> Row<'_, B> {
             candle_core::bail!("headkv: a prompt of {} tokens brought more", self.prompt);
         };
         past.push(k, v, self.prompt)?;
-        past.look(q, self.policy.config.window)
+        let looked_at = if self.policy.needs().all_queries {
+            self.prompt
+        } else {
+            self.policy.config.window
+        };
+        past.look(q, looked_at)
     }
 
     /// Compresses a prompt that is complete.
@@ -248,7 +253,13 @@ fn compress<B: Backend>(
         .map_err(candle_core::Error::msg)?;
     let scores = || match queries {
         Some(queries) => {
-            let prompt = Observed::new(queries, k, v, shape);
+            let asked = queries.dim(1)?;
+            let window = policy.config.window.min(asked);
+            let last = queries.narrow(1, asked - window, window)?;
+            let all = policy.needs().all_queries.then_some(queries);
+            let prompt = Observed::new(&last, k, v, shape)
+                .with_all_queries(all)
+                .with_rotary(policy.rotary.as_deref());
             backend.rank(&prompt, policy.ranking.as_deref(), &policy.config)
         }
         None => candle_core::bail!("headkv: a prompt without queries cannot be ranked"),
@@ -289,7 +300,7 @@ impl Growing {
         Ok(())
     }
 
-    /// Remembers the last queries of `q`, `(heads, new, head_dim)`, as many as the window has.
+    /// Remembers the last queries of `q`, `(heads, new, head_dim)`, `window` of them.
     fn look(&mut self, q: &Tensor, window: usize) -> Result<()> {
         let last = |q: &Tensor| -> Result<Tensor> {
             let tokens = q.dim(1)?;

@@ -225,9 +225,9 @@ fn what_follows_a_prompt_has_no_part_in_ranking_it() {
         let mut alone = Past::default();
         step(&mut [&mut alone], &policy, &[all.part(0, PROMPT)]).unwrap();
         let question = Tokens::random(6);
-        let with = all.0.each_ref().iter().zip(&question.0);
+        let with = all.0.iter().zip(&question.0);
         let with: Vec<_> = with
-            .map(|(a, b)| Tensor::cat(&[*a, b], 2).unwrap())
+            .map(|(a, b)| Tensor::cat(&[a, b], 2).unwrap())
             .collect();
         let with = Tokens(with.try_into().unwrap());
         let mut both = Past::default();

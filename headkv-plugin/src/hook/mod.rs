@@ -7,7 +7,7 @@ mod model;
 pub use linear::Panels;
 pub use model::{Configured, Model};
 
-use crate::{Compression, Error, HeadScores, methods};
+use crate::{Compression, Error, HeadScores, methods, rotary::Rotary};
 use candle_core::Result;
 use mistralrs_core::attention_hook::{
     AttentionHook, ModelHook, ModelInfo, PromptPolicy, sync_scope,
@@ -32,13 +32,15 @@ pub struct HeadKv {
 }
 
 /// How a model's prompts are read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
     /// How prompts share the engine with sequences that decode.
     pub prompts: PromptPolicy,
     /// Bytes of host memory for prompts that have been read: one that begins as an earlier one did is read on from where
     /// they part ([`crate::prefix`]). 0 remembers none.
     pub prefix_bytes: usize,
+    /// The model's rotary embedding, which some rankings need ([`crate::ranking::Needs`]); `None` if it is not known.
+    pub rotary: Option<Arc<Rotary>>,
 }
 
 impl HeadKv {
@@ -76,7 +78,12 @@ impl HeadKv {
 
 impl AttentionHook for HeadKv {
     fn attach(&self, model: &ModelInfo) -> Result<Arc<dyn ModelHook>> {
-        let model = Model::new(&self.config, model, self.scores.as_ref(), self.options);
+        let model = Model::new(
+            &self.config,
+            model,
+            self.scores.as_ref(),
+            self.options.clone(),
+        );
         Ok(Arc::new(model.map_err(candle_core::Error::msg)?))
     }
 }

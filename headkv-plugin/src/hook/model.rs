@@ -4,6 +4,7 @@ use super::{Options, dispatch::Dispatch, read_scores};
 use crate::{
     Compression, Error, HeadScores, ModelShape, Policy,
     prefix::Prefixes,
+    rotary::Rotary,
     sequence::Sequence,
     usage::{Ledger, Usage},
 };
@@ -28,6 +29,7 @@ pub struct Model {
     /// By layer, the tokens that a sliding window shows.
     windows: Arc<[Option<usize>]>,
     prompts: PromptPolicy,
+    rotary: Option<Arc<Rotary>>,
     prefixes: Prefixes,
     policies: Mutex<Policies>,
     ledger: Arc<Ledger>,
@@ -68,11 +70,13 @@ impl Model {
             head_dim: info.head_dim,
         };
         let windows = info.windows.clone();
-        let default = Arc::new(Policy::with_windows(config, shape, &windows, scores)?);
+        let default = Policy::with_windows(config, shape, &windows, scores)?;
+        let default = Arc::new(default.with_rotary(options.rotary.clone())?);
         Ok(Self {
             shape,
             windows,
             prompts: options.prompts,
+            rotary: options.rotary,
             prefixes: Prefixes::new(options.prefix_bytes),
             policies: Mutex::new(Policies {
                 default,
@@ -146,7 +150,8 @@ impl Model {
     /// As [`Self::set`].
     pub fn policy(&self, config: &Compression) -> std::result::Result<Arc<Policy>, Error> {
         let scores = read_scores(config)?;
-        Policy::with_windows(config, self.shape, &self.windows, scores.as_ref()).map(Arc::new)
+        let policy = Policy::with_windows(config, self.shape, &self.windows, scores.as_ref())?;
+        policy.with_rotary(self.rotary.clone()).map(Arc::new)
     }
 
     /// What a sequence holds, or held at its end; by the `id` of its response. The most recent that ended are
@@ -211,8 +216,12 @@ impl ModelHook for Model {
         let mut state = seq.state::<Sequence>()?;
         let prompt = state.compressed(&seq.info().prompt);
         state.record(prompt);
-        let window = state.policy().config.window;
-        let Some(known) = self.prefixes.find(prompt, window) else {
+        let rest = if state.policy().needs().all_queries {
+            prompt.len()
+        } else {
+            state.policy().config.window
+        };
+        let Some(known) = self.prefixes.find(prompt, rest) else {
             return Ok(0);
         };
         let tokens = known.tokens();
