@@ -14,6 +14,9 @@ use tokio::sync::mpsc::{Receiver, channel};
 pub struct Request {
     /// Token ids of the prompt.
     pub prompt: Vec<u32>,
+    /// Token ids that follow once the prompt is compressed, such as a question about it: they see what is kept of it, have
+    /// no part in choosing that, and stay whole. Where nothing is compressed they are the prompt's end.
+    pub then: Vec<u32>,
     /// The model's own end tokens are not taken before so many tokens.
     pub min_tokens: usize,
     /// The most tokens to generate.
@@ -31,6 +34,7 @@ impl Request {
     pub fn new(prompt: Vec<u32>, max_tokens: usize) -> Self {
         Self {
             prompt,
+            then: Vec::new(),
             min_tokens: 0,
             max_tokens,
             stop: Vec::new(),
@@ -43,6 +47,11 @@ impl Request {
     pub fn compressed(mut self, compression: Compression) -> Self {
         self.compression = Some(compression);
         self
+    }
+
+    /// The tokens of prompt and `then`.
+    pub fn tokens(&self) -> usize {
+        self.prompt.len() + self.then.len()
     }
 
     /// Ends the answer before that text.
@@ -60,7 +69,7 @@ pub struct Generation {
     pub text: String,
     /// The tokens that greedy decoding took, an end token included.
     pub tokens: Vec<u32>,
-    /// Tokens of the prompt.
+    /// Tokens of the prompt, with those that follow once it is compressed.
     pub prompt_tokens: usize,
     /// Those of them that an earlier prompt had left, and that did not run again.
     pub reused_tokens: usize,
@@ -130,9 +139,9 @@ impl Engine {
                 "the prompt is empty; give at least one token".into(),
             ));
         }
-        if request.prompt.len().saturating_add(request.max_tokens) > self.context() {
+        if request.tokens().saturating_add(request.max_tokens) > self.context() {
             return Err(Error::TooLong {
-                prompt: request.prompt.len(),
+                prompt: request.tokens(),
                 answer: request.max_tokens,
                 context: self.context(),
             });
@@ -211,14 +220,19 @@ impl Engine {
                 .then(|| StopTokens::Seqs(request.stop.clone())),
             ..SamplingParams::deterministic()
         };
-        let message = RequestMessage::CompletionTokens(request.prompt.clone());
+        let tokens = [request.prompt.as_slice(), &request.then].concat();
+        let message = RequestMessage::CompletionTokens(tokens);
         let id = self.mistral.next_request_id();
-        let configured = match &request.compression {
-            Some(compression) => {
-                let model = self.compressed()?;
-                Some(model.configure(id, model.policy(compression)?)?)
-            }
+        let policy = match &request.compression {
+            Some(compression) => Some(self.compressed()?.policy(compression)?),
             None => None,
+        };
+        let then = request.then.len();
+        let configured = match &self.model {
+            Some(model) if policy.is_some() || then > 0 => {
+                Some(model.configure_then(id, policy, then)?)
+            }
+            _ => None,
         };
         let normal = NormalRequest {
             constraint: Constraint::None,
@@ -230,7 +244,7 @@ impl Engine {
         self.send(EngineRequest::Normal(Box::new(normal))).await?;
         Ok(Submitted {
             start,
-            prompt_tokens: request.prompt.len(),
+            prompt_tokens: request.tokens(),
             recorder,
             answer,
             _configured: configured,

@@ -26,6 +26,7 @@ mod generate;
 pub mod hub;
 mod load;
 mod record;
+mod rotary;
 pub mod state;
 mod stop;
 mod stream;

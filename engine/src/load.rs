@@ -1,6 +1,6 @@
 //! From a path to a running model.
 
-use crate::{Device, Error, ModelFiles, check::guard, files::first_line, wait::wait};
+use crate::{Device, Error, ModelFiles, check::guard, files::first_line, rotary, wait::wait};
 use headkv_plugin::{
     Compression, HeadKv, ModelShape,
     hook::{Model, Options, Panels, Reuse},
@@ -103,6 +103,7 @@ impl Engine {
                     prompts: options.prompts,
                     prefix_bytes: options.prefix_bytes,
                     reuse: options.reuse,
+                    rotary: rotary::of(&files).map(Arc::new),
                 };
                 HeadKv::with_options(compression.clone(), how)?.scope(load)
             }

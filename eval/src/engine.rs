@@ -170,22 +170,40 @@ impl InProcess {
 impl InProcess {
     /// A prompt's token ids.
     fn encode(&self, prompt: &Prompt) -> Result<Vec<u32>, Failure> {
-        if prompt.chat {
-            return self.engine.encode_chat(&prompt.text).map_err(failure);
+        self.tokens(prompt, &prompt.text)
+    }
+
+    /// The token ids of a text, framed as that prompt is.
+    fn tokens(&self, framing: &Prompt, text: &str) -> Result<Vec<u32>, Failure> {
+        if framing.chat {
+            return self.engine.encode_chat(text).map_err(failure);
         }
         let tokenizer = self.engine.tokenizer();
-        let encoding = tokenizer.encode_fast(prompt.text.as_str(), prompt.special);
+        let encoding = tokenizer.encode_fast(text, framing.special);
         let encoding = encoding.map_err(|e| Failure::Row(format!("tokenizer: {e}")))?;
         Ok(encoding.get_ids().to_vec())
     }
 
     /// The request of a job.
     fn request(&self, job: &Job) -> Result<Request, Failure> {
-        let prompt = self.encode(job.prompt)?;
+        let Prompt { text, apart, .. } = job.prompt;
+        let mut prompt = self.encode(job.prompt)?;
         if let Some(before) = job.before {
             self.catch_up(before, &prompt)?;
         }
+        let mut then = Vec::new();
+        if let Some(at) = *apart {
+            // The tokens are those of the whole prompt; one that reaches into the question belongs to it.
+            let context = text.get(..at).unwrap_or_default();
+            let context = self.tokens(job.prompt, context)?;
+            then = prompt.split_off(shared(&prompt, &context));
+            if prompt.is_empty() || then.is_empty() {
+                let why = "this prompt has no context before its question, or no question; leave out --question-apart";
+                return Err(Failure::Row(why.into()));
+            }
+        }
         Ok(Request {
+            then,
             stop: job.stop.to_vec(),
             min_tokens: job.min_tokens,
             ..Request::new(prompt, job.max_tokens)

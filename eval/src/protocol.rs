@@ -98,6 +98,7 @@ impl Protocol {
             text,
             chat,
             special: !chat,
+            apart: None,
         };
         match (self, target.chat) {
             (Protocol::Paper, _) if is_llama_2(target.model) => {
@@ -115,6 +116,7 @@ impl Protocol {
                     text: ends(&ids, tokenizer, limit, false)?,
                     chat: false,
                     special: false,
+                    apart: None,
                 })
             }
             (Protocol::Chat, None) => Ok(plain(without_middle(text, tokenizer, limit)?, true)),

@@ -1,6 +1,6 @@
 //! One answer, and the key that names everything it depends on.
 
-use crate::{Sample, Variant, job::Completion};
+use crate::{Sample, Variant, job::Completion, report::Cluster, sample::Prompt};
 use headkv_files::sha256;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
@@ -166,6 +166,33 @@ impl Row {
 }
 
 impl Row {
+    /// What the answer is about, whatever the length and the depth: answers about one needle, riddle or document fail and
+    /// succeed together.
+    pub(crate) fn cluster(&self) -> Cluster {
+        let mut item = self.sample.as_str();
+        if let Some((length, rest)) = item.split_once('/')
+            && self.length.is_some_and(|asked| asked.to_string() == length)
+        {
+            item = rest;
+        }
+        if self.depth.is_some() {
+            // A needle that is drawn is `3 at 20`, one that stands at every depth is its data set, and the sample its depth.
+            let drawn = item.split_once(" at ").map(|(number, _)| number);
+            let seed = drawn
+                .and(item.split_once(" of seed "))
+                .map(|(_, seed)| seed);
+            let item = [drawn.unwrap_or(""), seed.unwrap_or("")].join("/");
+            return Cluster {
+                dataset: self.dataset.clone(),
+                item,
+            };
+        }
+        Cluster {
+            dataset: self.dataset.clone(),
+            item: item.into(),
+        }
+    }
+
     /// What stays the same when a needle file, a text or a data set is edited: rows of one place and different prompts
     /// are of different data.
     pub(crate) fn place(&self) -> impl Eq + std::hash::Hash + use<> {
@@ -252,17 +279,27 @@ pub(crate) fn short(digest: &str) -> String {
 }
 
 fn prompt_digest(sample: &Sample) -> String {
-    let framing = [
-        u8::from(sample.prompt.chat),
-        u8::from(sample.prompt.special),
-    ];
-    sha256(&[sample.prompt.text.as_bytes(), &framing])
+    let Prompt {
+        text,
+        chat,
+        special,
+        apart,
+    } = &sample.prompt;
+    let framing = [u8::from(*chat), u8::from(*special)];
+    match apart {
+        None => sha256(&[text.as_bytes(), &framing]),
+        Some(at) => sha256(&[
+            text.as_bytes(),
+            &framing,
+            format!("apart from {at}").as_bytes(),
+        ]),
+    }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::sample::{Prompt, Scoring};
+    use crate::sample::Scoring;
 
     pub fn sample(id: &str) -> Sample {
         Sample {
@@ -277,6 +314,7 @@ pub(crate) mod tests {
                 text: format!("prompt {id}"),
                 chat: false,
                 special: true,
+                apart: None,
             },
             min_tokens: 0,
             max_tokens: 10,
@@ -329,6 +367,38 @@ pub(crate) mod tests {
             assert!(read(field, 1.5).is_ok());
         }
         assert_eq!(read("score", 1.0).unwrap(), row("1", Ok("yes")));
+    }
+
+    #[test]
+    fn depths_and_lengths_of_a_needle_are_one_cluster() {
+        let cluster = |sample: &str, length: Option<usize>, depth: Option<f64>| {
+            let mut row = row(sample, Ok("yes"));
+            (row.length, row.depth) = (length, depth);
+            row.cluster().item
+        };
+        let drawn = cluster("2000/3 at 20", Some(2000), Some(20.0));
+        assert_eq!(drawn, cluster("4000/3 at 80", Some(4000), Some(80.0)));
+        assert_ne!(drawn, cluster("2000/4 at 20", Some(2000), Some(20.0)));
+        assert_ne!(
+            drawn,
+            cluster("2000/3 at 20 of seed 1", Some(2000), Some(20.0))
+        );
+        let fixed = cluster("2000/40", Some(2000), Some(40.0));
+        assert_eq!(fixed, cluster("4000/0", Some(4000), Some(0.0)));
+        assert_eq!(cluster("1000/7", Some(1000), None), "7");
+        assert_eq!(cluster("a/b", None, None), "a/b");
+    }
+
+    #[test]
+    fn a_question_apart_makes_another_row() {
+        let together = sample("1");
+        let mut apart = together.clone();
+        apart.prompt.apart = Some(3);
+        let variant = Variant::new("full");
+        assert_ne!(
+            key(&together, &model(), &variant),
+            key(&apart, &model(), &variant)
+        );
     }
 
     #[test]

@@ -11,6 +11,9 @@ pub struct Prompt {
     pub chat: bool,
     /// Whether the tokenizer adds its special tokens (such as the begin of a text).
     pub special: bool,
+    /// Where in `text`, in bytes, the question begins that follows once everything before it is compressed; `None`
+    /// compresses the whole prompt.
+    pub apart: Option<usize>,
 }
 
 /// Where a question stands among several over one text.

@@ -189,6 +189,11 @@ impl Session<'_> {
     /// Checks what can be checked of a model without its weights: each is loaded once only.
     fn check(&self, path: &Path) -> Result<(), Error> {
         if self.options.endpoint.is_some() {
+            if self.grid.asks_apart() {
+                return Err(Error::Option(
+                    "a server reads context and question together; leave out --question-apart or --endpoint".into(),
+                ));
+            }
             return engine::label(&self.grid.methods).map(|_| ());
         }
         let outline = Outline::read(path)?;

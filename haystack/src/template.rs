@@ -69,6 +69,11 @@ impl Template {
         .concat()
     }
 
+    /// Where in [`Template::fill`]'s text that context ends, in bytes: what follows is the question with its frame.
+    pub fn context_end(&self, context: &str) -> usize {
+        self.before.len() + context.len()
+    }
+
     /// The prompt, or for a chat the user's message.
     pub fn fill(&self, context: &str, question: &str) -> String {
         [&self.before, context, &self.between, question, &self.after].concat()
@@ -133,6 +138,9 @@ mod tests {
             prompt,
             "Text with {question}.Based on the content of the book, Question: What {context}?\nAnswer:"
         );
+        let book = Template::book();
+        let end = book.context_end("Text.");
+        assert!(book.fill("Text.", "What?")[..end].ends_with("<book>Text."));
     }
 
     #[test]

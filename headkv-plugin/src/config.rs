@@ -65,6 +65,8 @@ pub struct Compression {
     pub scores: Option<ScoreSource>,
     /// AdaKV: the part of the even capacity that every head is sure of.
     pub floor: f64,
+    /// Threshold: the part of each head's ranking that may be dropped, 0 to 1.
+    pub loss: f64,
     /// PyramidKV: divisor of the capacity that the last layer keeps.
     pub pyramid_beta: usize,
     /// StreamingLLM: first tokens of the prompt that are always kept.
@@ -154,6 +156,7 @@ impl Default for Compression {
             head_choice: None,
             scores: None,
             floor: 0.2,
+            loss: 0.1,
             pyramid_beta: 20,
             sinks: 4,
             granularity: Granularity::KvHead,
@@ -258,6 +261,9 @@ impl Compression {
         if !(0.0..=1.0).contains(&self.floor) {
             return fail(format!("floor {} is not between 0 and 1", self.floor));
         }
+        if !(0.0..=1.0).contains(&self.loss) {
+            return fail(format!("loss {} is not between 0 and 1", self.loss));
+        }
         if self.pyramid_beta == 0 {
             return fail("pyramid_beta is 0; use 1 or more".into());
         }
@@ -310,6 +316,7 @@ mod tests {
             ("kernel = 4", "kernel 4 is even"),
             ("kernel = 100001", "reaches 50000 positions"),
             ("floor = 1.5", "floor 1.5"),
+            ("loss = 2.0", "loss 2"),
             ("window = 0", "window is 0"),
             ("temp = 0.0", "temp 0"),
             ("capacity = 10\nsinks = 4", "sinks 4 do not fit"),

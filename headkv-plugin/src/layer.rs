@@ -25,7 +25,7 @@ pub struct Growing {
     /// `(kv_heads, room, head_dim)`: room for the whole prompt, unless that came at once.
     keys: Option<Tensor>,
     values: Option<Tensor>,
-    /// `(heads, at most the observation window, head_dim)`.
+    /// `(heads, at most the observation window, head_dim)`; all, if the ranking looks at them.
     queries: Option<Tensor>,
 }
 
@@ -35,7 +35,7 @@ pub struct Row<'a, B: Backend> {
     pub layer: &'a mut Layer<B>,
     /// What is kept of the sequence.
     pub policy: &'a Policy,
-    /// Tokens of the whole prompt.
+    /// Tokens of the prompt that is compressed; what comes after them stays whole.
     pub prompt: usize,
     /// Whether the whole keys and values of a prompt that is complete are wanted.
     pub record: bool,
@@ -99,7 +99,8 @@ impl<B: Backend> Layer<B> {
 
 /// Attention of a batch's new tokens to all that came before them and to themselves, `(batch, heads, new, head_dim)`.
 ///
-/// Here alone prompts and generated tokens differ: a layer whose prompt is complete is compressed, once.
+/// Here alone prompts and generated tokens differ: a layer whose prompt is complete is compressed, once. What follows it in
+/// the same call sees only what is kept.
 ///
 /// # Errors
 /// As the backend's, a method whose budget does not fit, and sequences that are not what the batch's shape says.
@@ -113,52 +114,97 @@ pub fn attend<B: Backend>(
     if let Some(window) = shape.window {
         return slide(backend, layer, [q, k, v], shape, window, rows);
     }
-    let out = if rows.iter().all(|row| row.layer.is_empty()) {
-        backend.prefill(q, k, v, shape)?
-    } else if let Some(mut caches) = compressed(rows) {
-        return backend.extend(layer, q, k, v, shape, &mut caches);
-    } else {
-        let each = rows.iter_mut().enumerate().map(|(i, row)| {
-            let [q, k, v] = [q, k, v].map(|x| x.narrow(0, i, 1));
-            let (q, k, v) = (q?, k?, v?);
-            match row.layer {
-                Layer::Growing(past) => {
-                    past.push(&k.squeeze(0)?, &v.squeeze(0)?, row.prompt)?;
-                    let (k, v) = past.all()?;
-                    backend.prefill(&q, &k.unsqueeze(0)?, &v.unsqueeze(0)?, shape)
-                }
-                Layer::Compressed(cache) => backend.extend(layer, &q, &k, &v, shape, &mut [cache]),
-            }
-        });
-        let each = each.collect::<Result<Vec<_>>>()?;
-        Tensor::cat(&each, 0)?
-    };
-    for (i, row) in rows.iter_mut().enumerate() {
-        let Layer::Growing(past) = row.layer else {
-            continue;
-        };
-        if past.tokens == 0 {
-            past.push(&k.get(i)?, &v.get(i)?, row.prompt)?;
+    let new = q.dim(2)?;
+    if rows
+        .iter()
+        .all(|row| row.layer.is_empty() && new <= row.prompt)
+    {
+        let out = backend.prefill(q, k, v, shape)?;
+        for (i, row) in rows.iter_mut().enumerate() {
+            row.take([&q.get(i)?, &k.get(i)?, &v.get(i)?])?;
+            row.complete(backend, layer, shape)?;
         }
-        past.look(&q.get(i)?, row.policy.config.window)?;
-        if past.tokens >= row.prompt {
-            let start = Instant::now();
-            let (k, v) = past.all()?;
-            row.recorded = row.record.then(|| [k.clone(), v.clone()]);
-            let cache = compress(
-                backend,
-                layer,
-                row.policy,
-                past.queries.as_ref(),
-                &k,
-                &v,
-                shape,
-            )?;
-            *row.layer = Layer::Compressed(cache);
-            *row.compressing += start.elapsed();
-        }
+        return Ok(out);
     }
-    Ok(out)
+    if let Some(mut caches) = compressed(rows) {
+        return backend.extend(layer, q, k, v, shape, &mut caches);
+    }
+    let each = rows.iter_mut().enumerate().map(|(i, row)| {
+        let [q, k, v] = [q, k, v].map(|x| x.narrow(0, i, 1));
+        row.attend(backend, layer, [&q?, &k?, &v?], shape)
+    });
+    Tensor::cat(&each.collect::<Result<Vec<_>>>()?, 0)
+}
+
+impl<B: Backend> Row<'_, B> {
+    /// Attends the new tokens of this sequence alone, `(1, heads, new, head_dim)`.
+    fn attend(
+        &mut self,
+        backend: &B,
+        layer: usize,
+        [q, k, v]: [&Tensor; 3],
+        shape: &AttentionShape,
+    ) -> Result<Tensor> {
+        let new = q.dim(2)?;
+        let of_prompt = match self.layer {
+            Layer::Growing(past) => new.min(self.prompt - past.tokens),
+            Layer::Compressed(_) => 0,
+        };
+        let part = |from, tokens| -> Result<[Tensor; 3]> {
+            let part = |x: &Tensor| x.narrow(2, from, tokens);
+            Ok([part(q)?, part(k)?, part(v)?])
+        };
+        let mut outputs = Vec::with_capacity(2);
+        if of_prompt > 0 {
+            let [q, k, v] = part(0, of_prompt)?;
+            self.take([&q.squeeze(0)?, &k.squeeze(0)?, &v.squeeze(0)?])?;
+            if let Layer::Growing(past) = self.layer {
+                let (k, v) = past.all()?;
+                outputs.push(backend.prefill(&q, &k.unsqueeze(0)?, &v.unsqueeze(0)?, shape)?);
+            }
+            self.complete(backend, layer, shape)?;
+        }
+        if of_prompt < new {
+            let [q, k, v] = part(of_prompt, new - of_prompt)?;
+            let Layer::Compressed(cache) = self.layer else {
+                candle_core::bail!("headkv: a prompt of {} tokens brought more", self.prompt);
+            };
+            outputs.push(backend.extend(layer, &q, &k, &v, shape, &mut [cache])?);
+        }
+        Tensor::cat(&outputs, 2)
+    }
+
+    /// Takes in tokens of a prompt, `(heads, new, head_dim)`.
+    fn take(&mut self, [q, k, v]: [&Tensor; 3]) -> Result<()> {
+        let Layer::Growing(past) = self.layer else {
+            candle_core::bail!("headkv: a prompt of {} tokens brought more", self.prompt);
+        };
+        past.push(k, v, self.prompt)?;
+        let looked_at = if self.policy.needs().all_queries {
+            self.prompt
+        } else {
+            self.policy.config.window
+        };
+        past.look(q, looked_at)
+    }
+
+    /// Compresses a prompt that is complete.
+    fn complete(&mut self, backend: &B, layer: usize, shape: &AttentionShape) -> Result<()> {
+        let Layer::Growing(past) = self.layer else {
+            return Ok(());
+        };
+        if past.tokens < self.prompt {
+            return Ok(());
+        }
+        let start = Instant::now();
+        let (k, v) = past.all()?;
+        self.recorded = self.record.then(|| [k.clone(), v.clone()]);
+        let queries = past.queries.as_ref();
+        let cache = compress(backend, layer, self.policy, queries, &k, &v, shape)?;
+        *self.layer = Layer::Compressed(cache);
+        *self.compressing += start.elapsed();
+        Ok(())
+    }
 }
 
 /// Attention of a layer that slides: nothing is ranked, the window's tokens are kept.
@@ -210,7 +256,13 @@ fn compress<B: Backend>(
         .map_err(candle_core::Error::msg)?;
     let scores = || match queries {
         Some(queries) => {
-            let prompt = Observed::new(queries, k, v, shape);
+            let asked = queries.dim(1)?;
+            let window = policy.config.window.min(asked);
+            let last = queries.narrow(1, asked - window, window)?;
+            let all = policy.needs().all_queries.then_some(queries);
+            let prompt = Observed::new(&last, k, v, shape)
+                .with_all_queries(all)
+                .with_rotary(policy.rotary.as_deref());
             backend.rank(&prompt, policy.ranking.as_deref(), &policy.config)
         }
         None => candle_core::bail!("headkv: a prompt without queries cannot be ranked"),
@@ -251,7 +303,7 @@ impl Growing {
         Ok(())
     }
 
-    /// Remembers the last queries of `q`, `(heads, new, head_dim)`, as many as the window has.
+    /// Remembers the last queries of `q`, `(heads, new, head_dim)`, `window` of them.
     fn look(&mut self, q: &Tensor, window: usize) -> Result<()> {
         let last = |q: &Tensor| -> Result<Tensor> {
             let tokens = q.dim(1)?;

@@ -31,6 +31,7 @@ pub mod methods;
 mod policy;
 pub mod prefix;
 pub mod ranking;
+pub mod rotary;
 pub mod scores;
 pub mod selection;
 pub mod sequence;

@@ -3,7 +3,8 @@
 use crate::{
     Compression, Error, HeadScores, ModelShape,
     methods::{Budget, Build, LayerContext, Method, find},
-    ranking::{self, Ranking, WINDOW},
+    ranking::{self, Needs, Ranking, WINDOW},
+    rotary::Rotary,
     selection::{self, Scores},
 };
 use std::sync::Arc;
@@ -20,6 +21,8 @@ pub struct Policy {
     layers: Vec<Layer>,
     /// How positions are ranked; `None` by the observation window's attention.
     pub ranking: Option<Arc<dyn Ranking>>,
+    /// The model's rotary embedding, where it is known.
+    pub rotary: Option<Arc<Rotary>>,
 }
 
 /// What becomes of a layer of the model.
@@ -107,7 +110,29 @@ impl Policy {
             method: method.into(),
             layers,
             ranking,
+            rotary: None,
         })
+    }
+
+    /// The same for a model with that rotary embedding.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the ranking needs it and there is none.
+    pub fn with_rotary(self, rotary: Option<Arc<Rotary>>) -> Result<Self, Error> {
+        if self.needs().rotary && rotary.is_none() {
+            return Err(Error::Config(format!(
+                "ranking `{}` needs the model's rotary embedding, which is known of model folders of the families llama, \
+                 mistral, qwen2 and qwen3 alone; use another --ranking",
+                self.config.ranking.as_deref().unwrap_or(WINDOW)
+            )));
+        }
+        Ok(Self { rotary, ..self })
+    }
+
+    /// What its ranking looks at besides the window's queries, the keys and the values.
+    pub fn needs(&self) -> Needs {
+        let ranking = self.ranking.as_deref();
+        ranking.map(Ranking::needs).unwrap_or_default()
     }
 
     /// The budget of one layer for a prompt of that many tokens; a prompt within the capacity is kept whole, and so is
@@ -137,6 +162,9 @@ impl Policy {
             Budget::Shared { floor, .. } if !(0.0..=1.0).contains(floor) => {
                 format!("gave a floor of {floor}, which is not between 0 and 1")
             }
+            Budget::Enough { loss, .. } if !(0.0..=1.0).contains(loss) => {
+                format!("gave a loss of {loss}, which is not between 0 and 1")
+            }
             _ => return Ok(budget),
         };
         Err(Error::Method {
@@ -160,7 +188,9 @@ impl Policy {
             Budget::All => return Ok(Some(vec![prompt; heads])),
             Budget::Ends { first, last } => vec![first + last; heads],
             Budget::PerHead(counts) => counts,
-            Budget::Shared { .. } | Budget::Competing { .. } => return Ok(None),
+            Budget::Shared { .. } | Budget::Competing { .. } | Budget::Enough { .. } => {
+                return Ok(None);
+            }
         };
         let with_window = |n: usize| n.min(candidates) + self.config.window;
         Ok(Some(kept.into_iter().map(with_window).collect()))
@@ -174,7 +204,7 @@ impl Policy {
         }
     }
 
-    /// Tokens that a layer keeps of such a prompt, all stored heads together; where each head's rounding depends on the
+    /// The most tokens that a layer keeps of such a prompt, all stored heads together; where each head's rounding depends on the
     /// prompt, up to one token per head more than it will be.
     ///
     /// # Errors
@@ -191,7 +221,7 @@ impl Policy {
             Budget::All => return Ok(prompt * self.model.kv_heads),
             Budget::Ends { first, last } => (first + last).min(candidates) * heads,
             Budget::PerHead(counts) => counts.iter().map(|n| *n.min(&candidates)).sum(),
-            Budget::Competing { total, .. } => total.min(all),
+            Budget::Competing { total, .. } | Budget::Enough { total, .. } => total.min(all),
             Budget::Shared { mean, exact, .. } => {
                 (mean * heads + if exact { 0 } else { heads }).min(all)
             }

@@ -145,6 +145,11 @@ pub(crate) fn select<E>(
             let kept = compete(&scores, *total, *floor, weights);
             (0..heads).map(|h| best(scores.row(h), kept[h])).collect()
         }
+        Budget::Enough { total, loss } => {
+            let scores = scores()?;
+            let kept = enough(&scores, *total, *loss);
+            (0..heads).map(|h| best(scores.row(h), kept[h])).collect()
+        }
         Budget::Shared { mean, floor, exact } => {
             let scores = scores()?;
             let kept = share(&scores, *mean, *floor, *exact);
@@ -230,6 +235,29 @@ fn compete(scores: &Scores, total: usize, floor: usize, weights: &[f64]) -> Vec<
         kept[*key as u32 as usize / candidates] += 1;
     }
     kept
+}
+
+/// The fewest of each head's best positions without which no more than `loss` of its sum is left, all heads together `total`
+/// at most: if they want more, in proportion.
+fn enough(scores: &Scores, total: usize, loss: f64) -> Vec<usize> {
+    let wanted = (0..scores.heads()).map(|head| {
+        let mut row = scores.row(head).to_vec();
+        row.sort_unstable_by(|a, b| b.total_cmp(a));
+        // From the least: what may be dropped does not depend on how rounding adds up the rest.
+        let all: f64 = row.iter().copied().map(f64::from).sum();
+        let mut dropped = 0.0;
+        let spared = row.iter().rev().take_while(|score| {
+            dropped += f64::from(**score);
+            dropped <= loss * all
+        });
+        row.len() - spared.count()
+    });
+    let wanted: Vec<usize> = wanted.collect();
+    if wanted.iter().sum::<usize>() <= total {
+        return wanted;
+    }
+    let claims: Vec<f64> = wanted.iter().map(|&tokens| tokens as f64).collect();
+    apportion(&claims, total, scores.candidates())
 }
 
 /// Ada-KV's split of a layer's budget: heads keep as many tokens as they have among the layer's best, weighted by how

@@ -17,6 +17,8 @@ use std::{
 pub struct Sequence {
     policy: Arc<Policy>,
     account: Account,
+    /// The prompt's last tokens that come once the others are compressed, and stay whole.
+    then: usize,
     /// `Layer`s of the backend that the model runs on, as far as the first pass has come.
     layers: Vec<Box<dyn Held>>,
     /// The prompt's beginning, if it was read before.
@@ -90,6 +92,8 @@ pub struct Open<'a, B: Backend> {
     pub layer: &'a mut Layer<B>,
     /// What is kept of the sequence.
     pub policy: &'a Policy,
+    /// Tokens of its prompt that are compressed.
+    pub prompt: usize,
     /// What the sequence holds.
     pub account: &'a Account,
     /// What is remembered of the prompt, while this layer is to be added.
@@ -102,6 +106,7 @@ impl Sequence {
         Self {
             policy,
             account,
+            then: 0,
             layers: Vec::new(),
             known: None,
             recording: None,
@@ -150,9 +155,20 @@ impl Sequence {
         }))
     }
 
+    /// Of its prompt, the last `then` tokens come once the others are compressed.
+    pub fn then(mut self, then: usize) -> Self {
+        self.then = then;
+        self
+    }
+
+    /// The part of its prompt that is compressed.
+    pub fn compressed<'p>(&self, prompt: &'p [u32]) -> &'p [u32] {
+        &prompt[..prompt.len().saturating_sub(self.then)]
+    }
+
     /// What is kept of it.
-    pub fn config(&self) -> &Compression {
-        &self.policy.config
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// Takes in the beginning of the prompt as it was read before.
@@ -164,11 +180,6 @@ impl Sequence {
     /// Remembers the prompt's keys and values while it runs.
     pub fn record(&mut self, recording: Option<Recording>) {
         self.recording = recording;
-    }
-
-    /// The last tokens of a prompt, which rank the others and have to run.
-    pub fn window(&self) -> usize {
-        self.policy.config.window
     }
 
     /// What was remembered, once all layers have run; to be asked after the last layer of each pass.
@@ -192,6 +203,7 @@ impl Sequence {
         Ok(Self {
             policy: self.policy.clone(),
             account,
+            then: self.then,
             layers,
             known: self.known.clone(),
             recording: None,
@@ -211,6 +223,7 @@ impl Sequence {
         prompt: usize,
         like: &Tensor,
     ) -> Result<Open<'_, B>> {
+        let prompt = prompt.saturating_sub(self.then);
         if self.layers.len() == layer {
             let begun = match &self.known {
                 Some(known) => {
@@ -231,6 +244,7 @@ impl Sequence {
             Some(layer) => Ok(Open {
                 layer,
                 policy: &self.policy,
+                prompt,
                 account: &self.account,
                 recording,
             }),

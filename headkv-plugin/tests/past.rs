@@ -193,3 +193,51 @@ fn a_forked_prompt_that_still_grows_goes_on_apart() {
     let out = step(&mut [&mut past], &policy, &[first.part(100, 50)]).unwrap();
     close(&out, &expected(&first, 100, 50, &|_| true), "after a fork");
 }
+
+#[test]
+fn what_follows_a_prompt_in_one_call_sees_only_what_is_kept_of_it() {
+    let policy = policy("streaming", 40);
+    let kept = |j: usize| !(4..PROMPT - 36).contains(&j);
+    let all = [Tokens::random(PROMPT + 9), Tokens::random(PROMPT + 9)];
+    let expect = |from, tokens| all.each_ref().map(|all| expected(all, from, tokens, &kept));
+    // In one call, and from the middle of a piece.
+    for pieces in [vec![PROMPT + 9], vec![100, 55, 4]] {
+        let (mut first, mut second) = (Past::default(), Past::default());
+        let mut at = 0;
+        for tokens in pieces {
+            let parts = all.each_ref().map(|all| all.part(at, tokens));
+            let out = step(&mut [&mut first, &mut second], &policy, &parts).unwrap();
+            close(&out, &expect(at, tokens).concat(), "a question apart");
+            at += tokens;
+        }
+        assert_eq!(
+            first.kept_bytes(),
+            2 * SHAPE.kv_heads * 40 * SHAPE.head_dim * 4
+        );
+    }
+}
+
+#[test]
+fn what_follows_a_prompt_has_no_part_in_ranking_it() {
+    for method in ["snapkv", "adakv"] {
+        let policy = policy(method, 24);
+        let (all, probe) = (Tokens::random(PROMPT), Tokens::random(10));
+        let mut alone = Past::default();
+        step(&mut [&mut alone], &policy, &[all.part(0, PROMPT)]).unwrap();
+        let question = Tokens::random(6);
+        let with = all.0.iter().zip(&question.0);
+        let with: Vec<_> = with
+            .map(|(a, b)| Tensor::cat(&[a, b], 2).unwrap())
+            .collect();
+        let with = Tokens(with.try_into().unwrap());
+        let mut both = Past::default();
+        step(&mut [&mut both], &policy, &[with.part(0, PROMPT + 6)]).unwrap();
+        step(&mut [&mut alone], &policy, &[question.part(0, 6)]).unwrap();
+        assert_eq!(both.kept_bytes(), alone.kept_bytes());
+        let next = std::slice::from_ref(&probe.0);
+        let ours = step(&mut [&mut both], &policy, next).unwrap();
+        let expected = step(&mut [&mut alone], &policy, next).unwrap();
+        let expected: Vec<f32> = expected.flatten_all().unwrap().to_vec1().unwrap();
+        close(&ours, &expected, method);
+    }
+}

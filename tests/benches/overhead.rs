@@ -52,6 +52,7 @@ fn samples() -> Vec<Sample> {
         lengths: vec![2000],
         depths: vec![0.0, 50.0, 100.0],
         template: Template::plain(),
+        question_apart: false,
     };
     needle::samples(&options, &target).unwrap()
 }

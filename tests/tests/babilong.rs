@@ -13,6 +13,15 @@ use std::{fs, path::Path};
 use tokenizers::Tokenizer;
 
 fn read(data: &Path, tasks: &[&str], lengths: &[&str]) -> Result<Vec<Sample>, String> {
+    read_as(data, tasks, lengths, false)
+}
+
+fn read_as(
+    data: &Path,
+    tasks: &[&str],
+    lengths: &[&str],
+    question_apart: bool,
+) -> Result<Vec<Sample>, String> {
     let tokenizer = Tokenizer::from_file(headkv_tests::tiny().join("tokenizer.json")).unwrap();
     let target = Target {
         model: "tiny",
@@ -28,8 +37,25 @@ fn read(data: &Path, tasks: &[&str], lengths: &[&str]) -> Result<Vec<Sample>, St
         limit: 10,
         protocol: Protocol::Chat,
         max_input: None,
+        question_apart,
     };
     babilong::samples(&options, &target).map_err(|e| e.to_string())
+}
+
+#[test]
+fn a_question_apart_is_all_that_follows_the_context() {
+    let Some(data) = headkv_tests::upstream_data("babilong") else {
+        return;
+    };
+    for sample in read_as(&data, &["qa1", "qa3"], &["0k", "2k"], true).unwrap() {
+        let Scoring::Label { question, .. } = &sample.scoring else {
+            panic!()
+        };
+        let (context, rest) = sample.prompt.text.split_at(sample.prompt.apart.unwrap());
+        assert!(context.ends_with("</context>"));
+        assert_eq!(rest, format!("\n\nQuestion: {question}").trim_end());
+        assert!(sample.protocol.starts_with("question apart, "));
+    }
 }
 
 #[test]

@@ -99,6 +99,41 @@ proptest! {
         prop_assert_eq!(sets.iter().map(Vec::len).sum::<usize>(), sets.len() * each);
     }
 
+    /// A threshold's budget is a ceiling, and what it drops is within its bound wherever the ceiling allows.
+    #[test]
+    fn a_threshold_keeps_enough_and_no_more(
+        capacity in 10..300usize,
+        prompt in 20..300usize,
+        loss in 0.0..1.0f64,
+        seed in 0..1000u64,
+        per_query_head: bool,
+    ) {
+        let config = Compression { loss, pooling: Pooling::Average, kernel: 1, ..config("threshold", capacity, per_query_head) };
+        let windows = windows(prompt, seed);
+        let sets = kept(&config, prompt, &head_scores(seed), &windows);
+        let (stored, group) = (MODEL.stored_heads(config.granularity), MODEL.heads / MODEL.stored_heads(config.granularity));
+        for (layer, window) in windows.iter().enumerate() {
+            let sets = &sets[layer * stored..][..stored];
+            let all: usize = sets.iter().map(Vec::len).sum();
+            prop_assert!(all <= stored * capacity.min(prompt));
+            if prompt <= capacity || all == stored * capacity {
+                continue;
+            }
+            let scores = selection::rank(window.clone(), group, &config);
+            for (head, set) in sets.iter().enumerate() {
+                let row = scores.row(head);
+                let sum: f64 = row.iter().copied().map(f64::from).sum();
+                let mut kept: Vec<f64> = set.iter().filter_map(|&at| row.get(at as usize)).map(|&s| s.into()).collect();
+                kept.sort_by(f64::total_cmp);
+                let dropped = sum - kept.iter().sum::<f64>();
+                prop_assert!(dropped <= loss * sum + 1e-4, "{dropped} of {sum}");
+                if let Some(least) = kept.first() {
+                    prop_assert!(dropped + least > loss * sum - 1e-4, "one less would do");
+                }
+            }
+        }
+    }
+
     /// PyramidKV is exempt by definition: more capacity makes it fall more steeply, and its last layers keep less until
     /// the capacity's twentieth grows. Why Ada-KV cannot promise it either: `adakv_may_take_from_a_head`.
     #[test]

@@ -81,6 +81,7 @@ fn a_message_gets_the_models_own_template() {
             text: text.into(),
             chat,
             special: false,
+            apart: None,
         };
         let job = Job {
             before: None,
@@ -105,6 +106,7 @@ fn a_prompt_that_is_too_long_fails_alone() {
             text: "needle ".repeat(9000),
             chat,
             special: !chat,
+            apart: None,
         };
         let job = Job {
             before: None,

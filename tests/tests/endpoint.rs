@@ -86,6 +86,7 @@ fn sample(prompt: &str) -> Sample {
             text: prompt.into(),
             chat: false,
             special: true,
+            apart: None,
         },
         min_tokens: 0,
         max_tokens: 8,
@@ -182,6 +183,7 @@ fn a_server_that_is_not_there_fails_every_row() {
         text: "x".into(),
         chat: false,
         special: true,
+        apart: None,
     };
     let job = headkv_eval::Job {
         before: None,

@@ -22,6 +22,7 @@ fn sample(length: usize, depth: f64) -> Sample {
             text: format!("<b>context</b> {length} {depth} eat a sandwich"),
             chat: false,
             special: true,
+            apart: None,
         },
         min_tokens: 0,
         max_tokens: 8,

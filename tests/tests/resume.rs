@@ -61,6 +61,7 @@ fn samples() -> Vec<Sample> {
         seed: 1,
         haystack: None,
         template: "plain".parse().unwrap(),
+        question_apart: false,
     };
     ruler::samples(&options, &target).unwrap()
 }

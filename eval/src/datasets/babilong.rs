@@ -15,6 +15,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// What stands before the question.
+const QUESTION: &str = "\n\nQuestion: ";
+
 /// The most tokens of an answer, as in HeadKV's script.
 const MAX_TOKENS: usize = 15;
 
@@ -33,6 +36,8 @@ pub struct Options {
     pub protocol: Protocol,
     /// The most tokens of a prompt, chat template included; as in HeadKV's script if there is none.
     pub max_input: Option<usize>,
+    /// Whether the question comes once the context is compressed.
+    pub question_apart: bool,
 }
 
 /// The parts of a task's prompt, with the names that babilong's `prompts.json` gives them.
@@ -53,7 +58,7 @@ impl PromptParts {
         } = self;
         let context = context.trim();
         let text = format!(
-            "{instruction}\n\n{examples}\n\n{post_prompt}\n\n<context>\n{context}\n</context>\n\nQuestion: {question}"
+            "{instruction}\n\n{examples}\n\n{post_prompt}\n\n<context>\n{context}\n</context>{QUESTION}{question}"
         );
         text.trim().into()
     }
@@ -85,6 +90,17 @@ pub fn samples(options: &Options, target: &Target) -> Result<Vec<Sample>, Error>
             let rows = rows(&options.data, length, task, options.limit)?;
             for (at, [context, question, answer]) in rows.iter().enumerate() {
                 let text = prompt.fill(context, question);
+                let mut framed = options.protocol.frame(&text, target, limit)?;
+                if options.question_apart {
+                    // Whatever was cut out or put around it, the question is the last thing that is said.
+                    let at = framed.text.rfind(QUESTION);
+                    framed.apart = Some(at.ok_or_else(|| {
+                        Error::Option(
+                            "--max-input cuts into the question, which is to stand apart; raise it"
+                                .into(),
+                        )
+                    })?);
+                }
                 samples.push(Sample {
                     benchmark: "babilong",
                     dataset: task.clone(),
@@ -92,8 +108,11 @@ pub fn samples(options: &Options, target: &Target) -> Result<Vec<Sample>, Error>
                     length: None,
                     depth: None,
                     bucket: Some(length.clone()),
-                    protocol: options.protocol.label(options.max_input),
-                    prompt: options.protocol.frame(&text, target, limit)?,
+                    protocol: super::apart_label(
+                        options.protocol.label(options.max_input),
+                        options.question_apart,
+                    ),
+                    prompt: framed,
                     min_tokens: 1,
                     max_tokens: MAX_TOKENS,
                     stop: Vec::new(),

@@ -32,6 +32,18 @@ fn check_count(lists: usize, each: usize, length: usize) -> Result<(), Error> {
     Ok(())
 }
 
+/// What prompts are called whose question comes once the context is compressed.
+pub(crate) const APART: &str = "question apart, ";
+
+/// The protocol's name: answers of both modes are not to be averaged.
+fn apart_label(protocol: String, apart: bool) -> String {
+    if apart {
+        format!("{APART}{protocol}")
+    } else {
+        protocol
+    }
+}
+
 /// What a sample's name has of a seed: samples of different ones are different samples.
 fn of_seed(seed: u64) -> String {
     match seed {

@@ -43,6 +43,8 @@ pub struct Options {
     pub depths: Vec<f64>,
     /// How context and question become a prompt.
     pub template: Template,
+    /// Whether the question comes once the context is compressed.
+    pub question_apart: bool,
 }
 
 /// A needle, and where it is put.
@@ -96,8 +98,14 @@ pub fn samples(options: &Options, target: &Target) -> Result<Vec<Sample>, Error>
                 length: Some(length),
                 depth: Some(*depth),
                 bucket: None,
-                protocol: protocol(&options.template, options.haystack.as_deref()),
+                protocol: super::apart_label(
+                    protocol(&options.template, options.haystack.as_deref()),
+                    options.question_apart,
+                ),
                 prompt: Prompt {
+                    apart: options
+                        .question_apart
+                        .then(|| options.template.context_end(&context.text)),
                     text,
                     chat: options.template.is_chat(),
                     special: !options.template.is_chat(),
@@ -206,6 +214,7 @@ mod tests {
             lengths: vec![400, 600],
             depths: depths.to_vec(),
             template: Template::plain(),
+            question_apart: false,
         };
         samples(&options, &target).unwrap()
     }

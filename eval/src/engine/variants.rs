@@ -1,7 +1,11 @@
 //! From a grid to the plugin's configurations.
 
 use super::backend;
-use crate::{Error, Variant, grid::Methods, suggest};
+use crate::{
+    Error, Variant,
+    grid::{Methods, Parameters},
+    suggest,
+};
 use headkv_plugin::{Compression, methods, scores::Kind};
 use std::{
     collections::{HashMap, HashSet},
@@ -20,13 +24,14 @@ pub fn variants(grid: &Methods, model: &Path) -> Result<Vec<Variant>, Error> {
     let lists = [
         grid.method.len(),
         grid.capacity.len(),
+        grid.ranking.len().max(1),
         grid.beta.len().max(1),
         grid.scores.len().max(grid.head_choice.len()).max(1),
     ];
     let planned = lists.iter().fold(1usize, |all, n| all.saturating_mul(*n));
     if planned > MOST_VARIANTS {
         return Err(Error::Option(format!(
-            "{planned} configurations (methods x capacities x betas x score files) are more than {MOST_VARIANTS}; name fewer"
+            "{planned} configurations (methods x capacities x rankings x betas x score files) are more than {MOST_VARIANTS}; name fewer"
         )));
     }
     let mut files_read: HashMap<PathBuf, String> = HashMap::new();
@@ -40,9 +45,14 @@ pub fn variants(grid: &Methods, model: &Path) -> Result<Vec<Variant>, Error> {
             variants.push(Variant::new(&entry.name));
             continue;
         }
-        for &capacity in &grid.capacity {
+        let settings = rankings(grid);
+        let each = grid.capacity.iter().flat_map(|capacity| {
+            let settings = settings.iter();
+            settings.map(move |settings| (*capacity, settings.clone()))
+        });
+        for (capacity, settings) in each {
             let plain = Variant {
-                settings: grid.parameters.clone(),
+                settings,
                 ..Variant::new(&entry.name).capacity(capacity)
             };
             let config = compression(&plain)?;
@@ -100,6 +110,18 @@ pub fn variants(grid: &Methods, model: &Path) -> Result<Vec<Variant>, Error> {
     Ok(variants)
 }
 
+/// The parameters with each of the rankings.
+fn rankings(grid: &Methods) -> Vec<Parameters> {
+    if grid.ranking.is_empty() {
+        return vec![grid.parameters.clone()];
+    }
+    let with = |name: &String| Parameters {
+        ranking: Some(name.clone()),
+        ..grid.parameters.clone()
+    };
+    grid.ranking.iter().map(with).collect()
+}
+
 /// What the rows of a server are labelled with: only its owner knows how it compresses, and says it with the same flags.
 ///
 /// A flag that is left at its default says nothing, except the beta of a method that has one. The method may be any name.
@@ -122,13 +144,17 @@ pub fn label(grid: &Methods) -> Result<Variant, Error> {
     let own = entry.as_ref().map(|entry| entry.defaults.beta);
     let beta = one("beta", &grid.beta, &[])?.or(own).filter(|_| by_head);
     let scores = one("scores", &grid.scores, &[])?;
+    let ranking = one("ranking", &grid.ranking, &[])?;
     let bytes = scores.as_deref().map(read_scores).transpose()?;
     Ok(Variant {
         capacity: one("capacity", &grid.capacity, &default.capacity)?,
         beta,
         scores_digest: bytes.map(|bytes| headkv_files::sha256(&[&bytes])),
         scores,
-        settings: grid.parameters.clone(),
+        settings: Parameters {
+            ranking: ranking.or(grid.parameters.ranking.clone()),
+            ..grid.parameters.clone()
+        },
         ..Variant::new(method)
     })
 }

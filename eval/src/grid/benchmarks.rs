@@ -49,6 +49,9 @@ pub struct Needle {
     /// plain, book, chat, or a text with {context} and {question}
     #[arg(long, default_value = "plain")]
     pub template: String,
+    /// The context is compressed before the question is known, which follows whole
+    #[arg(long)]
+    pub question_apart: bool,
 }
 
 /// LongBench and LooGLE.
@@ -113,6 +116,9 @@ pub struct Babilong {
     /// answer and 64; never more than that]
     #[arg(long, value_name = "TOKENS")]
     pub max_input: Option<usize>,
+    /// The context is compressed before the question is known, which follows whole
+    #[arg(long)]
+    pub question_apart: bool,
 }
 
 /// Needles after RULER.
@@ -148,6 +154,9 @@ pub struct Ruler {
     /// plain, book, chat, or a text with {context} and {question}
     #[arg(long, default_value = "plain")]
     pub template: String,
+    /// The context is compressed before the question is known, which follows whole
+    #[arg(long)]
+    pub question_apart: bool,
 }
 
 /// Several questions over one text.
@@ -281,6 +290,7 @@ impl Needle {
             // Added to 0, a depth of -0 is 0.
             depths: distinct(&self.depths.iter().map(|d| d + 0.0).collect::<Vec<_>>()),
             template: self.template.parse()?,
+            question_apart: self.question_apart,
         })
     }
 }
@@ -307,6 +317,7 @@ impl Babilong {
             limit: self.limit.unwrap_or(usize::MAX),
             protocol: self.protocol.parse::<Protocol>()?,
             max_input: self.max_input,
+            question_apart: self.question_apart,
         })
     }
 }
@@ -323,6 +334,7 @@ impl Ruler {
             seed: self.seed,
             haystack: self.haystack.clone(),
             template: self.template.parse()?,
+            question_apart: self.question_apart,
         })
     }
 }

@@ -141,6 +141,13 @@ impl Grid {
                 .is_some_and(|b| protocol(&b.protocol))
     }
 
+    /// Whether a question is to follow once its context is compressed.
+    pub fn asks_apart(&self) -> bool {
+        self.needle.as_ref().is_some_and(|b| b.question_apart)
+            || self.ruler.as_ref().is_some_and(|b| b.question_apart)
+            || self.babilong.as_ref().is_some_and(|b| b.question_apart)
+    }
+
     /// The grid as a file would say it, with everything that it leaves to the defaults.
     ///
     /// # Errors

@@ -50,8 +50,8 @@ pub struct Parameters {
     #[arg(long, value_name = "HOW", hide_possible_values = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pooling: Option<Pooling>,
-    /// How positions are ranked: window, value-norm, drop, keydiff, tova [default: the method's own]
-    #[arg(long, value_name = "NAME")]
+    /// How positions are ranked; the command line has a list of them.
+    #[arg(skip)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ranking: Option<String>,
     /// A hit also counts for so many positions before it [default: the method's own, mostly kernel / 2]
@@ -78,6 +78,10 @@ pub struct Parameters {
     #[arg(long, value_name = "PART")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub floor: Option<f64>,
+    /// Threshold: the part of each head's ranking that may be dropped, 0 to 1 [default: 0.1]
+    #[arg(long, value_name = "PART")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
     /// PyramidKV: the last layer keeps the capacity divided by this [default: 20]
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -123,6 +127,7 @@ impl Parameters {
             given("prior", &self.prior),
             given("temp", &self.temp),
             given("floor", &self.floor),
+            given("loss", &self.loss),
             given("pyramid_beta", &self.pyramid_beta),
             given("sinks", &self.sinks),
             given("granularity", &self.granularity.map(name)),

@@ -1,12 +1,16 @@
 //! Bootstrap intervals: how much a mean would change with other prompts of the same kind.
+//!
+//! What is drawn again are clusters: all answers about one needle (or riddle, or document), at whatever length and depth,
+//! because they fail and succeed together. Drawing them one by one would promise more than they know.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Means that are drawn; every seed is the same, so that equal rows give equal intervals.
 const DRAWS: usize = 1000;
-/// Of fewer values a bootstrap says nothing.
+/// Of fewer clusters a bootstrap says nothing.
 const FEWEST: usize = 5;
 
 /// A mean with the bounds between which 95 % of the drawn means lie.
@@ -14,7 +18,7 @@ const FEWEST: usize = 5;
 pub struct Interval {
     /// The mean of the columns' means.
     pub mean: f64,
-    /// The lower bound; none of fewer than five values.
+    /// The lower bound; none of fewer than five clusters.
     pub low: Option<f64>,
     /// The upper bound.
     pub high: Option<f64>,
@@ -32,86 +36,211 @@ impl Interval {
     }
 }
 
-/// The mean over columns of each column's mean; values are drawn again within their column. Of differences by prompt it
-/// is a paired bootstrap. None without values.
-pub fn interval(columns: &[Vec<f64>]) -> Option<Interval> {
-    let filled: Vec<&[f64]> = columns
-        .iter()
-        .map(Vec::as_slice)
-        .filter(|values| !values.is_empty())
-        .collect();
+/// What a value is about: values of one cluster are drawn together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cluster {
+    /// The data set: clusters are drawn again from those of the same one.
+    pub dataset: String,
+    /// The needle, riddle or document inside it.
+    pub item: String,
+}
+
+/// A value of a column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Value {
+    /// The value.
+    pub score: f64,
+    /// What it is about.
+    pub cluster: Cluster,
+}
+
+/// Sums and counts by column.
+type Sums = Vec<(f64, f64)>;
+
+/// The mean over columns of each column's mean; clusters are drawn again among those of their data set, and data sets of
+/// one cluster each among themselves. Of differences by prompt it is a paired bootstrap. None without values.
+pub fn interval(columns: &[Vec<Value>]) -> Option<Interval> {
+    let filled: Vec<&Vec<Value>> = columns.iter().filter(|column| !column.is_empty()).collect();
     if filled.is_empty() {
         return None;
     }
-    let mean = |of: &mut dyn FnMut(&[f64]) -> f64| {
-        filled.iter().map(|values| of(values)).sum::<f64>() / filled.len() as f64
-    };
-    let found = mean(&mut |values| values.iter().sum::<f64>() / values.len() as f64);
+    let mut clusters: BTreeMap<&Cluster, Sums> = BTreeMap::new();
+    for (at, column) in filled.iter().enumerate() {
+        for Value { score, cluster } in *column {
+            let sums = clusters
+                .entry(cluster)
+                .or_insert_with(|| vec![(0.0, 0.0); filled.len()]);
+            sums[at].0 += score;
+            sums[at].1 += 1.0;
+        }
+    }
+    let count = clusters.len();
+    let mut by_dataset: BTreeMap<&str, Vec<Sums>> = BTreeMap::new();
+    for (cluster, sums) in clusters {
+        by_dataset.entry(&cluster.dataset).or_default().push(sums);
+    }
+    let (single, mut strata): (Vec<_>, Vec<_>) = by_dataset
+        .into_values()
+        .partition(|clusters| clusters.len() == 1);
+    // Each is a column, or several, of its own: how often it is drawn is its columns' weight.
+    let single: Vec<Sums> = single.into_iter().flatten().collect();
+    if !single.is_empty() {
+        strata.push(single);
+    }
+    let all = strata.iter().flat_map(|stratum| stratum.iter());
+    let mean = mean_of(all, &vec![1.0; filled.len()])?;
     let mut bounds = (None, None);
-    if filled.iter().map(|values| values.len()).sum::<usize>() >= FEWEST {
+    if count >= FEWEST {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         let mut means: Vec<f64> = (0..DRAWS)
-            .map(|_| {
-                mean(&mut |values| {
-                    let drawn =
-                        (0..values.len()).map(|_| values[rng.random_range(0..values.len())]);
-                    drawn.sum::<f64>() / values.len() as f64
-                })
-            })
+            .filter_map(|_| draw(&strata, filled.len(), &mut rng))
             .collect();
         means.sort_by(f64::total_cmp);
-        let cut = DRAWS / 40;
-        bounds = (Some(means[cut]), Some(means[DRAWS - 1 - cut]));
+        let cut = means.len() / 40;
+        bounds = (
+            means.get(cut).copied(),
+            means.get(means.len().saturating_sub(1 + cut)).copied(),
+        );
     }
     Some(Interval {
-        mean: found,
+        mean,
         low: bounds.0,
         high: bounds.1,
     })
+}
+
+/// A mean of clusters drawn again.
+fn draw(strata: &[Vec<Sums>], columns: usize, rng: &mut ChaCha8Rng) -> Option<f64> {
+    let mut drawn = Vec::new();
+    let mut weights = vec![0.0; columns];
+    for stratum in strata {
+        let mut times = vec![0.0f64; columns];
+        for _ in 0..stratum.len() {
+            let sums = &stratum[rng.random_range(0..stratum.len())];
+            for (times, (_, count)) in times.iter_mut().zip(sums) {
+                *times += f64::from(u8::from(*count > 0.0));
+            }
+            drawn.push(sums);
+        }
+        // A column that many clusters share counts once, one that a single cluster has as often as that was drawn.
+        let shared = |at: usize| stratum.iter().filter(|sums| sums[at].1 > 0.0).count() > 1;
+        for (at, weight) in weights.iter_mut().enumerate() {
+            *weight += if shared(at) {
+                times[at].min(1.0)
+            } else {
+                times[at]
+            };
+        }
+    }
+    mean_of(drawn.into_iter(), &weights)
+}
+
+/// The weighted mean over columns of each column's mean; none if all are empty.
+fn mean_of<'a>(clusters: impl Iterator<Item = &'a Sums>, weights: &[f64]) -> Option<f64> {
+    let mut sums = vec![(0.0, 0.0); weights.len()];
+    for cluster in clusters {
+        for (sum, of) in sums.iter_mut().zip(cluster) {
+            sum.0 += of.0;
+            sum.1 += of.1;
+        }
+    }
+    let (mut total, mut weight) = (0.0, 0.0);
+    for ((sum, count), of) in sums.into_iter().zip(weights) {
+        if count > 0.0 {
+            total += of * sum / count;
+            weight += of;
+        }
+    }
+    (weight > 0.0).then(|| total / weight)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn bounds(columns: &[Vec<f64>]) -> (f64, f64) {
+    /// Values of clusters of their own, in one data set.
+    fn column(values: impl IntoIterator<Item = f64>) -> Vec<Value> {
+        named("d", values)
+    }
+
+    fn named(dataset: &str, values: impl IntoIterator<Item = f64>) -> Vec<Value> {
+        let value = |(at, score): (usize, f64)| Value {
+            score,
+            cluster: Cluster {
+                dataset: dataset.into(),
+                item: at.to_string(),
+            },
+        };
+        values.into_iter().enumerate().map(value).collect()
+    }
+
+    fn bounds(columns: &[Vec<Value>]) -> (f64, f64) {
         let found = interval(columns).unwrap();
         (found.low.unwrap(), found.high.unwrap())
+    }
+
+    fn coins(count: usize) -> impl Iterator<Item = f64> {
+        (0..count).map(|at| f64::from(at as u32 % 2))
     }
 
     /// Of n values that are 0 or 1 with a mean of p, the drawn means spread by sqrt(p (1 - p) / n).
     #[test]
     fn a_known_case() {
-        let values: Vec<f64> = (0..400).map(|at| f64::from(at % 2)).collect();
+        let values = column(coins(400));
         let (low, high) = bounds(std::slice::from_ref(&values));
         let (expected, error) = (1.96 * (0.25f64 / 400.0).sqrt(), 0.006);
         assert!((0.5 - low - expected).abs() < error, "{low}");
         assert!((high - 0.5 - expected).abs() < error, "{high}");
         // Two independent columns of that kind: their mean spreads less by a factor of sqrt(2).
-        let (low, high) = bounds(&[values.clone(), values.clone()]);
+        let (low, high) = bounds(&[values.clone(), named("e", coins(400))]);
         assert!((high - low - 2.0 * expected / 2f64.sqrt()).abs() < 2.0 * error);
+        // The same needles in a second column, with the same fate, tell nothing new.
+        let (low, high) = bounds(&[values.clone(), values.clone()]);
+        assert!((high - low - 2.0 * expected).abs() < 2.0 * error);
         let same = std::slice::from_ref(&values);
         assert_eq!(interval(same), interval(same));
+    }
+
+    #[test]
+    fn depths_of_one_needle_are_drawn_together() {
+        let needles = column(coins(40));
+        let deep: Vec<_> = needles.iter().cycle().take(240).cloned().collect();
+        let (once, six) = (bounds(&[needles]), bounds(&[deep]));
+        assert_eq!(once, six, "six depths that agree are as good as one");
+    }
+
+    #[test]
+    fn needles_that_are_a_data_set_each_are_drawn_among_themselves() {
+        let columns: Vec<_> = (0..40)
+            .map(|at| named(&format!("needle {at}"), [f64::from(at % 2)]))
+            .collect();
+        let (low, high) = bounds(&columns);
+        let expected = 1.96 * (0.25f64 / 40.0).sqrt();
+        assert!(
+            (high - low - 2.0 * expected).abs() < 0.05,
+            "{low} to {high}"
+        );
     }
 
     /// Methods that differ by as much on every prompt differ surely, however much prompts differ from each other.
     #[test]
     fn pairs_leave_out_what_prompts_have_in_common() {
-        let prompts: Vec<f64> = (0..20).map(|at| f64::from(at * 5)).collect();
-        let better: Vec<f64> = prompts.iter().map(|score| score + 2.0).collect();
-        let (_, high) = bounds(std::slice::from_ref(&prompts));
-        let (low, _) = bounds(std::slice::from_ref(&better));
+        let prompts = || (0..20).map(|at| f64::from(at * 5));
+        let (_, high) = bounds(&[column(prompts())]);
+        let (low, _) = bounds(&[column(prompts().map(|score| score + 2.0))]);
         assert!(low < high, "alone they cannot be told apart");
-        let differences = better.iter().zip(&prompts).map(|(a, b)| a - b).collect();
-        let paired = interval(&[differences]).unwrap();
+        let paired = interval(&[column([2.0; 20])]).unwrap();
         assert!(paired.above_zero() && (paired.low, paired.high) == (Some(2.0), Some(2.0)));
     }
 
     #[test]
-    fn few_values_have_no_bounds() {
+    fn few_clusters_have_no_bounds() {
         assert_eq!(interval(&[vec![], vec![]]), None);
-        let few = interval(&[vec![1.0, 0.0], vec![], vec![1.0, 1.0]]).unwrap();
+        let few = interval(&[column([1.0, 0.0]), vec![], named("e", [1.0, 1.0])]).unwrap();
         assert_eq!((few.mean, few.low, few.high), (0.75, None, None));
         assert!(!few.above_zero() && !few.below_zero());
+        // Many depths of one needle are one needle.
+        let one = vec![column([1.0])[0].clone(); 30];
+        assert_eq!(interval(&[one]).unwrap().low, None);
     }
 }

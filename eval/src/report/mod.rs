@@ -17,7 +17,7 @@ mod text;
 pub use failures::{Answer, Example, Failures, Piece, failures};
 pub use figures::{Cell, Curves, Figures, Map, Point, Series, TableFigures, figures};
 pub use html::html;
-pub use interval::{Interval, interval};
+pub use interval::{Cluster, Interval, Value, interval};
 pub use numbers::{Line, Table, tables};
 pub use setup::Setup;
 pub use text::{csv, markdown};

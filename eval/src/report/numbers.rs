@@ -1,7 +1,7 @@
 //! The numbers behind tables and charts.
 
 use super::{
-    interval::{Interval, interval},
+    interval::{Interval, Value, interval},
     names::names,
     setup::{Group, Setup, groups},
 };
@@ -70,7 +70,8 @@ pub struct Line {
 }
 
 /// Scores in percent by sample and prompt, for each column.
-type Answers<'a> = Vec<BTreeMap<(&'a str, &'a str), f64>>;
+type Answers<'a> = Vec<Column<'a>>;
+type Column<'a> = BTreeMap<(&'a str, &'a str), Value>;
 
 /// The tables of all rows; rows of different set-ups are never averaged.
 pub fn tables(rows: &[Row]) -> Vec<Table> {
@@ -117,7 +118,7 @@ pub fn table(group: &Group) -> Table {
             *low = score.is_some_and(|score| score < FLOOR);
         }
     }
-    let same = |(a, b): (&BTreeMap<_, f64>, &BTreeMap<_, f64>)| a.keys().eq(b.keys());
+    let same = |(a, b): (&Column, &Column)| a.keys().eq(b.keys());
     let uneven = answers
         .iter()
         .any(|other| !other.iter().zip(&answers[0]).all(same));
@@ -200,16 +201,20 @@ fn answers<'a>(rows: &[&'a Row], places: &HashMap<&str, usize>) -> Answers<'a> {
     let mut answers = vec![BTreeMap::new(); places.len()];
     for row in rows {
         if let Some(&at) = places.get(column(row).as_str()) {
-            answers[at].insert((&*row.sample, &*row.prompt), 100.0 * row.score);
+            let value = Value {
+                score: 100.0 * row.score,
+                cluster: row.cluster(),
+            };
+            answers[at].insert((&*row.sample, &*row.prompt), value);
         }
     }
     answers
 }
 
 fn line(name: String, variant: &Variant, rows: &[&Row], answers: &Answers) -> Line {
-    let by_column: Vec<Vec<f64>> = answers
+    let by_column: Vec<Vec<Value>> = answers
         .iter()
-        .map(|column| column.values().copied().collect())
+        .map(|column| column.values().cloned().collect())
         .collect();
     let answered = || rows.iter().filter(|row| row.error.is_none());
     let total = |value: fn(&Row) -> f64| answered().map(|row| value(row)).sum::<f64>();
@@ -242,7 +247,7 @@ fn line(name: String, variant: &Variant, rows: &[&Row], answers: &Answers) -> Li
         best_average: false,
         scores: by_column
             .iter()
-            .map(|scores| mean(scores.iter().copied()))
+            .map(|values| mean(values.iter().map(|value| value.score)))
             .collect(),
         delta: None,
         kept_bytes: mean(
@@ -265,12 +270,16 @@ fn line(name: String, variant: &Variant, rows: &[&Row], answers: &Answers) -> Li
 }
 
 /// What one variant scored more than another, by column, on the prompts that both answered.
-fn differences(ours: &Answers, theirs: &Answers) -> Vec<Vec<f64>> {
-    let column = |(ours, theirs): (&BTreeMap<_, f64>, &BTreeMap<_, f64>)| {
+fn differences(ours: &Answers, theirs: &Answers) -> Vec<Vec<Value>> {
+    let column = |(ours, theirs): (&Column, &Column)| {
         let pairs = ours
             .iter()
             .filter_map(|(key, a)| Some((a, theirs.get(key)?)));
-        pairs.map(|(a, b)| a - b).collect()
+        let less = |(a, b): (&Value, &Value)| Value {
+            score: a.score - b.score,
+            cluster: a.cluster.clone(),
+        };
+        pairs.map(less).collect()
     };
     ours.iter().zip(theirs).map(column).collect()
 }
@@ -307,7 +316,7 @@ fn mark_best(lines: &mut [Line], answers: &[Answers]) {
 /// The highest of several, if its lead over the next is significant.
 fn leader(
     mut scores: Vec<(usize, f64)>,
-    lead: impl Fn(usize, usize) -> Vec<Vec<f64>>,
+    lead: impl Fn(usize, usize) -> Vec<Vec<Value>>,
 ) -> Option<usize> {
     scores.sort_by(|a, b| b.1.total_cmp(&a.1));
     let (&(best, high), &(next, low)) = (scores.first()?, scores.get(1)?);
@@ -331,6 +340,7 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::interval::Cluster;
 
     #[test]
     fn the_median_is_the_middle() {
@@ -346,7 +356,14 @@ mod tests {
             let scores = vec![(7, 50.0), (3, 60.0), (5, 10.0)];
             leader(scores, |a, b| {
                 assert_eq!((a, b), (3, 7), "the best against the next");
-                vec![differences.to_vec()]
+                let value = |(at, score): (usize, &f64)| Value {
+                    score: *score,
+                    cluster: Cluster {
+                        dataset: "d".into(),
+                        item: at.to_string(),
+                    },
+                };
+                vec![differences.iter().enumerate().map(value).collect()]
             })
         };
         assert_eq!(lead(&[10.0; 8]), Some(3));

@@ -1,6 +1,6 @@
 //! Which rows may be averaged: those that differ in sample and variant only.
 
-use crate::{Row, row::short};
+use crate::{Row, datasets::APART, row::short};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ impl Setup {
         let differ =
             |part: fn(&Setup) -> &str| rivals.iter().any(|other| part(other) != part(self));
         let mut title = format!("{} · {}", self.benchmark, self.model);
-        if differ(|setup| &setup.protocol) {
+        if differ(|setup| &setup.protocol) || self.protocol.starts_with(APART) {
             title += &format!(" · {} prompts", self.protocol);
         }
         if differ(|setup| &setup.backend) {
@@ -114,6 +114,13 @@ mod tests {
         assert_eq!(
             titles(|row| row.protocol = "chat".into()),
             ["needle · m · chat prompts", "needle · m · plain prompts"]
+        );
+        assert_eq!(
+            titles(|row| row.protocol = "question apart, plain".into()),
+            [
+                "needle · m · plain prompts",
+                "needle · m · question apart, plain prompts"
+            ]
         );
         assert_eq!(
             titles(|row| row.backend = "cuda".into()),

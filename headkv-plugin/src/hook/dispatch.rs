@@ -79,13 +79,14 @@ fn attend<B: Backend>(
     let mut accounts = Vec::with_capacity(seqs.len());
     let mut rows = Vec::with_capacity(seqs.len());
     for ((state, seq), compressing) in states.iter_mut().zip(seqs).zip(&mut compressing) {
-        let prompt = seq.info().prompt.len();
+        let tokens = seq.info().prompt.len();
         let Open {
             layer,
             policy,
+            prompt,
             account,
             recording,
-        } = state.layer::<B>(cx.layer, prompt, cx.k)?;
+        } = state.layer::<B>(cx.layer, tokens, cx.k)?;
         let record = recording.is_some();
         accounts.push((account, layer.own_bytes(), layer.kept_bytes(), recording));
         rows.push(Row {

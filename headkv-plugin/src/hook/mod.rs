@@ -7,7 +7,7 @@ mod model;
 pub use linear::Panels;
 pub use model::{Configured, Model};
 
-use crate::{Compression, Error, HeadScores, methods};
+use crate::{Compression, Error, HeadScores, methods, rotary::Rotary};
 use candle_core::Result;
 use mistralrs_core::attention_hook::{
     AttentionHook, ModelHook, ModelInfo, PromptPolicy, scope, sync_scope,
@@ -43,7 +43,7 @@ pub enum Reuse {
 }
 
 /// How a model's prompts are read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
     /// How prompts share the engine with sequences that decode.
     pub prompts: PromptPolicy,
@@ -52,6 +52,8 @@ pub struct Options {
     pub prefix_bytes: usize,
     /// What is remembered within these bytes.
     pub reuse: Reuse,
+    /// The model's rotary embedding, which some rankings need ([`crate::ranking::Needs`]); `None` if it is not known.
+    pub rotary: Option<Arc<Rotary>>,
 }
 
 impl HeadKv {
@@ -92,7 +94,12 @@ impl HeadKv {
 
 impl AttentionHook for HeadKv {
     fn attach(&self, model: &ModelInfo) -> Result<Arc<dyn ModelHook>> {
-        let model = Model::new(&self.config, model, self.scores.as_ref(), self.options);
+        let model = Model::new(
+            &self.config,
+            model,
+            self.scores.as_ref(),
+            self.options.clone(),
+        );
         Ok(Arc::new(model.map_err(candle_core::Error::msg)?))
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     Compression, Error, HeadScores, ModelShape, Policy,
     conversation::Conversations,
     prefix::{Prefixes, Reused},
+    rotary::Rotary,
     sequence::Sequence,
     usage::{Ledger, Usage},
 };
@@ -33,6 +34,7 @@ pub struct Model {
     /// By layer, the tokens that a sliding window shows.
     windows: Arc<[Option<usize>]>,
     prompts: PromptPolicy,
+    rotary: Option<Arc<Rotary>>,
     memory: Memory,
     policies: Mutex<Policies>,
     ledger: Arc<Ledger>,
@@ -42,7 +44,15 @@ pub struct Model {
 struct Policies {
     default: Arc<Policy>,
     /// By request.
-    own: HashMap<usize, Arc<Policy>>,
+    own: HashMap<usize, Own>,
+}
+
+/// What is particular about a request.
+struct Own {
+    /// `None` is the model's.
+    policy: Option<Arc<Policy>>,
+    /// Tokens at the end of its prompt that come once the others are compressed.
+    then: usize,
 }
 
 /// A request's own configuration, until this is dropped.
@@ -69,7 +79,8 @@ impl Model {
             true => options.prefix_bytes,
             false => 0,
         };
-        let default = Arc::new(Policy::with_windows(config, shape, &windows, scores)?);
+        let default = Policy::with_windows(config, shape, &windows, scores)?;
+        let default = Arc::new(default.with_rotary(options.rotary.clone())?);
         Ok(Self {
             shape,
             windows,
@@ -78,6 +89,7 @@ impl Model {
                 prefixes: Prefixes::new(bytes_of(options.reuse, Reuse::Exact)),
                 conversations: Conversations::new(bytes_of(options.reuse, Reuse::Compressed)),
             },
+            rotary: options.rotary,
             policies: Mutex::new(Policies {
                 default,
                 own: HashMap::new(),
@@ -118,12 +130,26 @@ impl Model {
         request: usize,
         policy: Arc<Policy>,
     ) -> std::result::Result<Configured, Error> {
-        if policy.model != self.shape {
+        self.configure_then(request, Some(policy), 0)
+    }
+
+    /// As [`Self::configure`], for a request of which the last `then` tokens of the prompt come once the others are
+    /// compressed: they see what is kept, have no part in ranking, and stay whole. Without a policy it has the model's.
+    ///
+    /// # Errors
+    /// As [`Self::configure`]. A prompt of no more than `then` tokens fails when it begins.
+    pub fn configure_then(
+        self: &Arc<Self>,
+        request: usize,
+        policy: Option<Arc<Policy>>,
+        then: usize,
+    ) -> std::result::Result<Configured, Error> {
+        if policy.as_ref().is_some_and(|p| p.model != self.shape) {
             return Err(Error::Config(
                 "this policy was made for a model of another shape; ask this model for one".into(),
             ));
         }
-        self.policies().own.insert(request, policy);
+        self.policies().own.insert(request, Own { policy, then });
         Ok(Configured {
             model: self.clone(),
             request,
@@ -136,7 +162,8 @@ impl Model {
     /// As [`Self::set`].
     pub fn policy(&self, config: &Compression) -> std::result::Result<Arc<Policy>, Error> {
         let scores = read_scores(config)?;
-        Policy::with_windows(config, self.shape, &self.windows, scores.as_ref()).map(Arc::new)
+        let policy = Policy::with_windows(config, self.shape, &self.windows, scores.as_ref())?;
+        policy.with_rotary(self.rotary.clone()).map(Arc::new)
     }
 
     /// What a sequence holds, or held at its end; by the `id` of its response. The most recent that ended are
@@ -220,12 +247,19 @@ impl Drop for Configured {
 impl ModelHook for Model {
     fn begin(&self, seq: &SeqInfo) -> Result<Box<dyn Any + Send>> {
         let policies = self.policies();
-        let policy = policies.own.get(&seq.request_id);
+        let own = policies.own.get(&seq.request_id);
+        let policy = own.and_then(|own| own.policy.as_ref());
         let policy = policy.unwrap_or(&policies.default).clone();
+        let then = own.map_or(0, |own| own.then);
+        if then > 0 && then >= seq.prompt.len() {
+            candle_core::bail!(
+                "headkv: {then} tokens follow a prompt of none; give at least one token to compress"
+            );
+        }
         let account = self
             .ledger
             .open(seq.seq_id, seq.request_id, seq.prompt.len());
-        Ok(Box::new(Sequence::new(policy, account)))
+        Ok(Box::new(Sequence::new(policy, account).then(then)))
     }
 
     fn attend(&self, cx: &AttendCx<'_>, seqs: &[Arc<HookedSequence>]) -> Result<Tensor> {
@@ -241,10 +275,11 @@ impl ModelHook for Model {
             return Ok(0);
         }
         let mut state = seq.state::<Sequence>()?;
-        let prompt = &seq.info().prompt;
-        if conversations.is_on() {
+        let prompt = state.compressed(&seq.info().prompt);
+        // What is kept of a prompt whose end comes after the compression is not what the next turn goes on from.
+        if conversations.is_on() && prompt.len() == seq.info().prompt.len() {
             state.remember();
-            let Some(kept) = conversations.find(prompt, state.config()) else {
+            let Some(kept) = conversations.find(prompt, &state.policy().config) else {
                 return Ok(0);
             };
             state.go_on(kept.past(), kept.tokens())?;
@@ -254,7 +289,11 @@ impl ModelHook for Model {
             return Ok(0);
         }
         state.record(prefixes.record(prompt));
-        let Some(known) = prefixes.find(prompt, state.window()) else {
+        let rest = match state.policy().needs().all_queries {
+            true => prompt.len(),
+            false => state.policy().config.window,
+        };
+        let Some(known) = prefixes.find(prompt, rest) else {
             return Ok(0);
         };
         let tokens = known.tokens();

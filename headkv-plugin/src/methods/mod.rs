@@ -10,6 +10,7 @@ mod headkv_plus;
 mod pyramidkv;
 mod snapkv;
 mod streaming;
+mod threshold;
 
 use crate::{
     Compression, Error, HeadScores, ModelShape,
@@ -63,6 +64,13 @@ pub enum Budget {
         floor: f64,
         /// Whether the heads keep `mean` on average exactly; otherwise each is rounded alone, as in the original.
         exact: bool,
+    },
+    /// The best-ranked ones of each head, as few as hold all but a part of its ranking's sum, up to a ceiling.
+    Enough {
+        /// The most tokens of all heads together.
+        total: usize,
+        /// The part of the sum that may be dropped, 0 to 1.
+        loss: f64,
     },
 }
 
@@ -237,6 +245,8 @@ fn builtin() -> Vec<Entry> {
             .about("a capacity per head, from head scores")
             .needs_scores(),
         headkv_plus::entry(),
+        Entry::new("threshold", threshold::build)
+            .about("as few as lose no more than a part of the ranking's sum, the capacity at most"),
     ]
 }
 

@@ -3,12 +3,15 @@
 //! A ranking is combined with any method's budget, on any device. One of one's own implements [`Ranking`] and calls
 //! [`register`].
 
+mod compactor;
 mod drop;
+mod expected;
 mod keydiff;
+mod leverage;
 mod tova;
 mod value_norm;
 
-use crate::{AttentionShape, Error};
+use crate::{AttentionShape, Error, rotary::Rotary};
 use candle_core::{D, DType, Result, Tensor};
 use std::sync::{Arc, OnceLock, RwLock};
 
@@ -22,6 +25,21 @@ pub trait Ranking: Send + Sync {
     /// # Errors
     /// Those of the tensors' device.
     fn scores(&self, prompt: &Observed<'_>) -> Result<Tensor>;
+
+    /// What it looks at besides the window's queries, the keys and the values.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+}
+
+/// What a ranking looks at besides the window's queries, the keys and the values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The queries of all positions. A layer holds them while its prompt comes, and a prompt that begins as an earlier one
+    /// did is read from its beginning.
+    pub all_queries: bool,
+    /// The model's rotary embedding.
+    pub rotary: bool,
 }
 
 /// One layer of a prompt, as a ranking sees it.
@@ -34,6 +52,8 @@ pub struct Observed<'a> {
     pub values: &'a Tensor,
     /// What attention computes with.
     pub shape: &'a AttentionShape,
+    all_queries: Option<&'a Tensor>,
+    rotary: Option<&'a Rotary>,
     probabilities: OnceLock<Tensor>,
 }
 
@@ -50,8 +70,64 @@ impl<'a> Observed<'a> {
             keys,
             values,
             shape,
+            all_queries: None,
+            rotary: None,
             probabilities: OnceLock::new(),
         }
+    }
+
+    /// Adds the queries of all positions, `(heads, tokens, head_dim)`.
+    pub fn with_all_queries(mut self, queries: Option<&'a Tensor>) -> Self {
+        self.all_queries = queries;
+        self
+    }
+
+    /// Adds the model's rotary embedding.
+    pub fn with_rotary(mut self, rotary: Option<&'a Rotary>) -> Self {
+        self.rotary = rotary;
+        self
+    }
+
+    /// The queries of all positions in f32, `(heads, tokens, head_dim)`.
+    ///
+    /// # Errors
+    /// A ranking that did not say that it [`Needs`] them, and those of the tensors' device.
+    pub fn all_queries(&self) -> Result<Tensor> {
+        match self.all_queries {
+            Some(queries) => queries.to_dtype(DType::F32)?.contiguous(),
+            None => candle_core::bail!(
+                "headkv: a ranking asks for all queries without saying so; correct its `needs`"
+            ),
+        }
+    }
+
+    /// The model's rotary embedding.
+    ///
+    /// # Errors
+    /// A ranking that did not say that it [`Needs`] it.
+    pub fn rotary(&self) -> Result<&'a Rotary> {
+        match self.rotary {
+            Some(rotary) => Ok(rotary),
+            None => candle_core::bail!(
+                "headkv: a ranking asks for the rotary embedding without saying so; correct its `needs`"
+            ),
+        }
+    }
+
+    /// The keys in f32, as they were before the rotary embedding.
+    ///
+    /// # Errors
+    /// As [`Self::rotary`], and those of the tensors' device.
+    pub fn keys_without_position(&self) -> Result<Tensor> {
+        self.rotary()?.undo(self.keys, 0)
+    }
+
+    /// All queries in f32, as they were before the rotary embedding.
+    ///
+    /// # Errors
+    /// As [`Self::rotary`] and [`Self::all_queries`].
+    pub fn queries_without_position(&self) -> Result<Tensor> {
+        self.rotary()?.undo(&self.all_queries()?, 0)
     }
 
     /// The window's attention probabilities `(kv_heads, group * window, tokens)` in f32, window rows of a query head in a
@@ -180,6 +256,21 @@ fn builtin() -> Vec<Entry> {
             "tova",
             "attention of the last token, the mean over all heads",
             tova::Tova,
+        ),
+        Entry::new(
+            "leverage",
+            "how far the key without its position stands out from all others; asks no query",
+            leverage::Leverage,
+        ),
+        Entry::new(
+            "expected",
+            "attention that queries to come are expected to pay, from the mean and spread of the prompt's",
+            expected::Expected,
+        ),
+        Entry::new(
+            "compactor",
+            "leverage, and the attention from a position's surroundings",
+            compactor::Compactor,
         ),
     ]
 }

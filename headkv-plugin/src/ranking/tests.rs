@@ -3,6 +3,8 @@
 use super::*;
 use candle_core::Device;
 
+mod agnostic;
+
 const SHAPE: AttentionShape = AttentionShape {
     heads: 4,
     kv_heads: 2,

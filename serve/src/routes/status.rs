@@ -40,7 +40,9 @@ fn heads(app: &App) -> Vec<Vec<usize>> {
         _ => {
             let mean = match policy.budget(layer, EXAMPLE_PROMPT) {
                 Ok(Budget::Shared { mean, .. }) => mean,
-                Ok(Budget::Competing { total, .. }) => total / stored,
+                Ok(Budget::Competing { total, .. } | Budget::Enough { total, .. }) => {
+                    total / stored
+                }
                 _ => 0,
             };
             vec![mean + policy.config.window; stored]

@@ -78,6 +78,8 @@ pub struct Options {
     pub haystack: Option<PathBuf>,
     /// How context and question become a prompt.
     pub template: Template,
+    /// Whether the question comes once the context is compressed.
+    pub question_apart: bool,
 }
 
 /// Generates the samples; the same options give the same ones.
@@ -112,11 +114,14 @@ pub fn samples(options: &Options, target: &Target) -> Result<Vec<Sample>, Error>
                     length: Some(length),
                     depth: None,
                     bucket: None,
-                    protocol: super::needle::protocol(
-                        &options.template,
-                        options.haystack.as_deref(),
+                    protocol: super::apart_label(
+                        super::needle::protocol(&options.template, options.haystack.as_deref()),
+                        options.question_apart,
                     ),
                     prompt: Prompt {
+                        apart: options
+                            .question_apart
+                            .then(|| options.template.context_end(&context)),
                         text: options.template.fill(&context, &riddle.question),
                         chat,
                         special: !chat,
@@ -158,6 +163,7 @@ mod tests {
             seed,
             haystack: None,
             template: Template::plain(),
+            question_apart: false,
         };
         let samples = samples(&options, &target).unwrap();
         for sample in &samples {
