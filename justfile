@@ -10,7 +10,7 @@ gate:
 
 # One behaviour, such as: just test capacity
 test name *args:
-    cargo test --release --locked --workspace --test {{name}} -- {{args}}
+    cargo test --release --locked --workspace --test behaviour {{name}}:: -- {{args}}
 
 # The tests beside the code.
 unit *args:

@@ -4,7 +4,7 @@
 A second implementation of the rules, in double precision and without a line of the Rust one: HeadKV (arXiv 2410.19258,
 section 3.3), SnapKV (arXiv 2404.14469), PyramidKV (arXiv 2406.02069) and Ada-KV (arXiv 2407.11550), rounded as the
 original program rounds. Inputs are the embedded model's score files and random numbers; the form is that of the
-original's own outputs, which tests/tests/parity.rs reads where they are present.
+original's own outputs, which tests/tests/behaviour/parity.rs reads where they are present.
 
     python3 tests/goldens/make.py
 """

@@ -4,7 +4,7 @@ use headkv_eval::{cli, store::Results};
 use headkv_plugin::methods;
 
 #[allow(dead_code, reason = "the example's own main")]
-#[path = "../examples/own_method.rs"]
+#[path = "../../examples/own_method.rs"]
 mod example;
 
 #[test]

@@ -1,9 +1,9 @@
 //! The runtime is upstream's published source: without the feature `headkv` but for one attribute, with it but for the
 //! patches and one module.
 
-#[path = "../../runtime/build/assemble.rs"]
+#[path = "../../../runtime/build/assemble.rs"]
 mod assemble;
-#[path = "../../runtime/build/source.rs"]
+#[path = "../../../runtime/build/source.rs"]
 mod source;
 
 use std::{collections::BTreeSet, fs, path::Path};

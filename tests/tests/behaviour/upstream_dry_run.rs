@@ -1,7 +1,7 @@
 //! `scripts/upstream-dry-run.sh`: the published source takes every hunk, and of another one those that fail are named.
 #![cfg(unix)]
 
-#[path = "../../runtime/build/source.rs"]
+#[path = "../../../runtime/build/source.rs"]
 mod source;
 
 use std::{fs, path::Path, process::Command};

@@ -120,7 +120,7 @@ fn twenty_kills_change_nothing() {
     for kill in 0..KILLS {
         let before = lines(torn.path());
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child"])
+            .args(["--exact", "resume::child"])
             .env(CHILD, torn.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
