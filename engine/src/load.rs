@@ -57,6 +57,10 @@ impl LoadOptions {
 }
 
 /// What computes attention and keeps keys and values.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a model is loaded with one of these"
+)]
 #[non_exhaustive]
 pub enum Attention {
     /// HeadKV, which can be reconfigured by [`Engine::set_compression`].

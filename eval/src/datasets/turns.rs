@@ -152,6 +152,7 @@ fn over_one_text(
             text,
             chat: template.is_chat(),
             special: !template.is_chat(),
+            apart: None,
         };
         let turn = Turn {
             number: at + 1,

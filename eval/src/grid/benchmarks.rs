@@ -240,6 +240,7 @@ impl Turns {
             limit: self.limit,
             protocol: Protocol::Paper,
             max_input: None,
+            question_apart: false,
         });
         Ok(turns::Options {
             kinds: kinds.collect::<Result<_, _>>()?,

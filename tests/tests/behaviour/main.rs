@@ -2,6 +2,12 @@
 //! `cargo test --release --workspace --test behaviour windows::` runs one of them. Tests that count what is allocated have a
 //! program of their own, and so has the load on the server.
 
+// Parts of the runtime's build script.
+#[path = "../../../runtime/build/assemble.rs"]
+mod assemble;
+#[path = "../../../runtime/build/source.rs"]
+mod source;
+
 mod async_engine;
 mod babilong;
 mod batches;

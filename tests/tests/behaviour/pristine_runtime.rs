@@ -1,11 +1,7 @@
 //! The runtime is upstream's published source: without the feature `headkv` but for one attribute, with it but for the
 //! patches and one module.
 
-#[path = "../../../runtime/build/assemble.rs"]
-mod assemble;
-#[path = "../../../runtime/build/source.rs"]
-mod source;
-
+use crate::{assemble, source};
 use std::{collections::BTreeSet, fs, path::Path};
 
 fn changed(pristine: &Path, assembled: &Path) -> BTreeSet<String> {

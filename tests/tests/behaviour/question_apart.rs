@@ -162,6 +162,7 @@ fn rows_say_it_and_the_benchmark_asks_it() {
         let rows = [&together, &apart].map(|sample| {
             let answer = backend.complete(&Job {
                 prompt: &sample.prompt,
+                before: None,
                 min_tokens: 0,
                 max_tokens: 20,
                 stop: &sample.stop,

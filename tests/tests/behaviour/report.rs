@@ -95,6 +95,8 @@ fn results() -> Results {
                     .into(),
                     prompt_tokens: length,
                     tokens: 5,
+                    reused_tokens: None,
+                    held_bytes: None,
                     prompt_seconds: Some(0.5),
                     decode_seconds: 0.02,
                     kv_bytes: Some(kv_bytes + 100),

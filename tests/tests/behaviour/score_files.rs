@@ -121,8 +121,7 @@ fn a_methods_name_can_say_which_scores_are_meant() {
             head_choice: head_choice.iter().map(|kind| kind.to_string()).collect(),
             ..Default::default()
         };
-        let folder = headkv_tests::root().join("head_scores");
-        let variants = headkv_eval::engine::variants(&grid, &headkv_tests::tiny(), &folder);
+        let variants = headkv_eval::engine::variants(&grid, &headkv_tests::tiny());
         let names = variants.unwrap().into_iter();
         names.map(|v| v.scores_name().unwrap()).collect::<Vec<_>>()
     };

@@ -16,7 +16,7 @@ fn engine(model: &Path, method: &str, prefix_bytes: usize) -> Engine {
         ..LoadOptions::new(model)
     };
     let compression = Compression {
-        scores: Some(root().join("head_scores/tiny_retrieval.json")),
+        scores: Some(root().join("head_scores/tiny_retrieval.json").into()),
         ..Compression::new(method, 32)
     };
     Engine::load(options, Attention::Compressed(compression)).unwrap()

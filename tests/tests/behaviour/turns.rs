@@ -100,6 +100,7 @@ fn made_up() -> Vec<Row> {
                     text: format!("text {text}, question {number}"),
                     chat: false,
                     special: true,
+                    apart: None,
                 },
                 min_tokens: 0,
                 max_tokens: 50,

@@ -1,9 +1,7 @@
 //! `scripts/upstream-dry-run.sh`: the published source takes every hunk, and of another one those that fail are named.
 #![cfg(unix)]
 
-#[path = "../../../runtime/build/source.rs"]
-mod source;
-
+use crate::source;
 use std::{fs, path::Path, process::Command};
 
 /// The exit code and what was printed; none where `patch` is missing.

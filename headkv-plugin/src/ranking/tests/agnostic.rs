@@ -93,8 +93,9 @@ fn solve(matrix: &[Vec<f64>], x: &[f64]) -> Vec<f64> {
         rows.swap(at, pivot);
         for other in (0..n).filter(|other| *other != at) {
             let factor = rows[other][at] / rows[at][at];
-            for column in at..=n {
-                rows[other][column] -= factor * rows[at][column];
+            let pivot = rows[at].clone();
+            for (value, own) in rows[other].iter_mut().zip(&pivot).skip(at) {
+                *value -= factor * own;
             }
         }
     }
