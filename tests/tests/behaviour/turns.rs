@@ -1,29 +1,56 @@
 //! Several questions over one text: what is read on from the turn before is answered as what is read anew.
 
 use headkv_eval::{
-    Completion, Reuse, Row, Sample, Variant, cli, report,
+    Completion, Error, Reuse, Row, Sample, Variant,
+    grid::{Grid, Methods, Turns},
+    report,
     row::Model,
     sample::{Prompt, Scoring, Turn},
+    session::{Options, Session},
     store::Results,
 };
-use std::{collections::HashMap, fs, path::Path};
+use std::{collections::HashMap, fs, path::Path, sync::atomic::AtomicBool};
 
-fn run(out: &Path, more: &[&str]) -> Vec<Row> {
-    let out = out.to_str().unwrap();
-    let args = [
-        "headkv-eval",
-        "turns",
-        "--documents",
-        "1",
-        "--questions",
-        "3",
-        "--lengths",
-        "600",
-        "--out",
+/// Three questions over a short text.
+fn short() -> Turns {
+    Turns {
+        documents: 1,
+        questions: 3,
+        lengths: vec![600],
+        kinds: vec!["questions".into()],
+        ..Turns::default()
+    }
+}
+
+/// Those, and a conversation.
+fn both() -> Turns {
+    Turns {
+        kinds: Turns::default().kinds,
+        ..short()
+    }
+}
+
+fn run(out: &Path, turns: Turns, methods: &[&str]) -> Result<Vec<Row>, Error> {
+    static NEVER: AtomicBool = AtomicBool::new(false);
+    let grid = Grid {
+        models: vec![headkv_tests::tiny()],
+        methods: Methods {
+            method: methods.iter().map(|name| name.to_string()).collect(),
+            capacity: vec![64],
+            ..Methods::default()
+        },
+        turns: Some(turns),
+        ..Grid::default()
+    };
+    let session = Session {
+        grid: &grid,
+        options: &Options::default(),
         out,
-    ];
-    assert!(cli::run_with(args.iter().chain(more)).unwrap());
-    Results::read(Path::new(out)).unwrap().rows
+        command: "test",
+        stop: &NEVER,
+    };
+    assert!(session.run()?.complete());
+    Ok(Results::read(out)?.rows)
 }
 
 /// Answers by question, of one mode.
@@ -36,7 +63,7 @@ fn answers(rows: &[Row], reuse: Option<Reuse>) -> HashMap<(String, String), &Row
 #[test]
 fn exact_turns_are_answered_as_fresh_ones() {
     let dir = tempfile::tempdir().unwrap();
-    let rows = run(dir.path(), &["--method", "full"]);
+    let rows = run(dir.path(), both(), &["full"]).unwrap();
     let (fresh, exact) = (answers(&rows, None), answers(&rows, Some(Reuse::Exact)));
     assert_eq!((rows.len(), fresh.len(), exact.len()), (12, 6, 6));
     for (question, row) in &exact {
@@ -66,7 +93,7 @@ fn exact_turns_are_answered_as_fresh_ones() {
     let kept: Vec<&str> = lines.lines().filter(kept).collect();
     assert_eq!(kept.len(), 10);
     fs::write(&file, kept.join("\n") + "\n").unwrap();
-    let again = run(dir.path(), &["--method", "full"]);
+    let again = run(dir.path(), both(), &["full"]).unwrap();
     let keys = |rows: &[Row]| rows.iter().map(|row| row.key.clone()).collect::<Vec<_>>();
     assert_eq!(keys(&again), keys(&rows));
     for (question, row) in answers(&again, Some(Reuse::Exact)) {
@@ -160,15 +187,7 @@ fn the_table_says_how_long_the_first_tokens_took() {
 #[test]
 fn a_run_knows_its_times() {
     let dir = tempfile::tempdir().unwrap();
-    let more = [
-        "--method",
-        "full,snapkv",
-        "--capacity",
-        "64",
-        "--kinds",
-        "questions",
-    ];
-    let rows = run(dir.path(), &more);
+    let rows = run(dir.path(), short(), &["full", "snapkv"]).unwrap();
     let lines = report::tables(&rows).remove(0).lines;
     let names = ["full", "full exact", "snapkv@64", "snapkv@64 exact"];
     assert!(lines.iter().map(|line| line.name.as_str()).eq(names));
@@ -184,16 +203,16 @@ fn a_run_knows_its_times() {
 fn a_text_is_read_once_for_good() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("text.state");
-    let state = state.to_str().unwrap();
-    let questions = ["--method", "full", "--kinds", "questions"];
-    let read = run(
-        &dir.path().join("read"),
-        &[&questions[..], &["--save-state", state]].concat(),
-    );
-    let known = run(
-        &dir.path().join("known"),
-        &[&questions[..], &["--state", state]].concat(),
-    );
+    let saving = Turns {
+        save_state: Some(state.clone()),
+        ..short()
+    };
+    let knowing = Turns {
+        state: vec![state.clone()],
+        ..short()
+    };
+    let read = run(&dir.path().join("read"), saving.clone(), &["full"]).unwrap();
+    let known = run(&dir.path().join("known"), knowing.clone(), &["full"]).unwrap();
     let (read, known) = (
         answers(&read, Some(Reuse::Exact)),
         answers(&known, Some(Reuse::Exact)),
@@ -208,24 +227,55 @@ fn a_text_is_read_once_for_good() {
     };
     assert_eq!(first(&read), Some(0));
 
-    let out = dir.path().join("none");
-    let out = out.to_str().unwrap();
-    let base = ["headkv-eval", "turns", "--lengths", "600", "--out", out];
-    for (more, expected) in [
-        (["--save-state", state], "set --documents 1"),
-        (["--state", "nowhere"], "state nowhere: cannot be read"),
-        (["--reuse", "exakt"], "did you mean exact?"),
-        (["--kinds", "talk"], "unknown kind `talk`"),
-        (["--template", "chat"], "--kinds questions"),
-        (["--prefix-bytes", "1KiB"], "raise --prefix-bytes"),
-    ] {
-        let also: &[&str] = match more[0] {
-            "--prefix-bytes" => &["--state", state],
-            _ => &[],
-        };
-        let args = base.iter().chain(&more).chain(also);
-        let message = format!("{:#}", cli::run_with(args).unwrap_err());
-        assert!(message.contains(expected), "{more:?}: {message}");
+    let wrong: [(Turns, &str); 6] = [
+        (
+            Turns {
+                documents: 2,
+                ..saving
+            },
+            "set --documents 1",
+        ),
+        (
+            Turns {
+                state: vec!["nowhere".into()],
+                ..short()
+            },
+            "state nowhere: cannot be read",
+        ),
+        (
+            Turns {
+                reuse: vec!["exakt".into()],
+                ..short()
+            },
+            "did you mean exact?",
+        ),
+        (
+            Turns {
+                kinds: vec!["talk".into()],
+                ..short()
+            },
+            "unknown kind `talk`",
+        ),
+        (
+            Turns {
+                template: "chat".into(),
+                ..both()
+            },
+            "--kinds questions",
+        ),
+        (
+            Turns {
+                prefix_bytes: 1024,
+                ..knowing
+            },
+            "raise --prefix-bytes",
+        ),
+    ];
+    for (turns, expected) in wrong {
+        let out = dir.path().join("none");
+        let message = run(&out, turns, &["full"]).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+        assert!(!out.exists());
     }
 }
 
@@ -235,20 +285,14 @@ fn babilongs_stories_are_turns() {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    let data = data.to_str().unwrap();
-    let more = [
-        "--method",
-        "full",
-        "--documents",
-        "0",
-        "--babilong",
-        data,
-        "--tasks",
-        "qa1",
-        "--limit",
-        "8",
-    ];
-    let rows = run(dir.path(), &more);
+    let stories = Turns {
+        documents: 0,
+        babilong: Some(data),
+        tasks: vec!["qa1".into()],
+        limit: 8,
+        ..short()
+    };
+    let rows = run(dir.path(), stories, &["full"]).unwrap();
     let (fresh, exact) = (answers(&rows, None), answers(&rows, Some(Reuse::Exact)));
     assert_eq!((fresh.len(), exact.len()), (8, 8));
     assert!(rows.iter().any(|row| row.turn == Some(2)));
