@@ -42,15 +42,20 @@ runs, on $(nproc) cores ($(date +%F), other builds beside it). The build before 
 
 EOF
 show 40 headkv-eval methods
-show 20 headkv-eval needle --method full,snapkv,headkv-plus --capacity 24 --draws 1
+show 20 headkv-eval needle --method full,snapkv,headkv-plus --capacity 24 --draws 1 --lengths 1000
 cat <<'EOF'
-The first command that needs the embedded model unpacks it; the second finds it there:
+The first command unpacked the embedded model; the same one again finds it, and its own rows:
 
 EOF
-show 20 headkv-eval needle --method full,snapkv,headkv-plus --capacity 24 --draws 1
+show 20 headkv-eval needle --method full,snapkv,headkv-plus --capacity 24 --draws 1 --lengths 1000
 echo '## Embed it'
 echo
-show 20 embed
+if command -v embed >/dev/null; then
+  show 20 embed
+else
+  echo "SKIPPED: examples/embed is not built" | tee /dev/stderr
+  echo
+fi
 echo '## Serve it'
 echo
 headkv-serve --port 0 --access-log off 2>"$work/greeting" &
