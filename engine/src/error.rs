@@ -55,6 +55,9 @@ pub enum Error {
     /// The engine failed a request.
     #[error("generation failed: {0}")]
     Generation(String),
+    /// The model computes no numbers.
+    #[error("{}; check the model's files", crate::finite::NOT_A_NUMBER)]
+    NotANumber,
     /// The engine is gone, for all requests.
     #[error("the engine has stopped; load the model again")]
     Stopped,

@@ -1,6 +1,6 @@
 //! Greedy generation for a batch of prompts.
 
-use crate::{Engine, Error, record::Recorder, wait::wait};
+use crate::{Engine, Error, finite::NOT_A_NUMBER, record::Recorder, wait::wait};
 use headkv_plugin::{Compression, hook::Configured};
 use mistralrs_core::{
     Constraint, MessageContent, NormalRequest, Request as EngineRequest, RequestMessage, Response,
@@ -316,5 +316,8 @@ pub(crate) fn failure(response: Response) -> Error {
         Response::InternalError(why) | Response::ValidationError(why) => why.to_string(),
         _ => "the engine sent an answer of another kind".into(),
     };
+    if why.contains(NOT_A_NUMBER) {
+        return Error::NotANumber;
+    }
     Error::Generation(crate::files::first_line(&why).into())
 }

@@ -1,5 +1,6 @@
 //! Watches a sequence: the tokens that were taken, their times, and, if asked for, the logits.
 
+use crate::finite;
 use candle_core::{DType, Result, Tensor};
 use mistralrs_core::CustomLogitsProcessor;
 use std::{
@@ -54,7 +55,11 @@ impl Recorder {
 
 impl CustomLogitsProcessor for Recorder {
     fn wants_logits(&self) -> bool {
-        self.keep_logits || !(self.end.is_empty() || self.may_end(&self.recording()))
+        let recording = self.recording();
+        // The first ones are looked at.
+        self.keep_logits
+            || recording.tokens.is_empty()
+            || !(self.end.is_empty() || self.may_end(&recording))
     }
 
     fn apply(&self, logits: &Tensor, _context: &[u32]) -> Result<Tensor> {
@@ -63,6 +68,9 @@ impl CustomLogitsProcessor for Recorder {
             .to_dtype(DType::F32)?
             .to_vec1::<f32>()?;
         let mut recording = self.recording();
+        if recording.tokens.is_empty() {
+            finite::check(&values)?;
+        }
         if self.keep_logits {
             recording.logits.push(values.clone());
         }

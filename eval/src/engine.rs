@@ -220,7 +220,9 @@ pub fn is_hub_name(model: &Path) -> bool {
 /// The model, its files and the compression were checked before: what fails now is this prompt's own fault.
 fn failure(error: headkv_engine::Error) -> Failure {
     match error {
-        headkv_engine::Error::Stopped => Failure::Fatal(error.to_string()),
+        headkv_engine::Error::Stopped | headkv_engine::Error::NotANumber => {
+            Failure::Fatal(error.to_string())
+        }
         headkv_engine::Error::Generation(why) => Failure::Row(why),
         other => Failure::Row(other.to_string()),
     }

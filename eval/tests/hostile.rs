@@ -302,6 +302,41 @@ fn a_benchmark_of_speed_has_figures() {
     assert_eq!(none.status.code(), Some(2));
 }
 
+/// Weights that are no numbers end the run with one line, and no row is a score of them.
+#[test]
+fn output_that_is_no_number_is_not_scored() {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(TINY).unwrap() {
+        let file = entry.unwrap().path();
+        fs::copy(&file, dir.path().join(file.file_name().unwrap())).unwrap();
+    }
+    let file = dir.path().join("model.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let names: Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    let at = &names["model.norm.weight"]["data_offsets"];
+    let [from, to] = [0, 1].map(|end| header + at[end].as_u64().unwrap() as usize);
+    for value in bytes[from..to].chunks_exact_mut(2) {
+        value.copy_from_slice(&0x7fc0u16.to_le_bytes());
+    }
+    fs::write(&file, bytes).unwrap();
+    let out = dir.path().join("out");
+    let output = run(&[
+        "needle",
+        "--model",
+        dir.path().to_str().unwrap(),
+        "--lengths=300",
+        "--draws=1",
+        "--method=full",
+        "--out",
+        out.to_str().unwrap(),
+    ]);
+    assert_ne!(output.status.code(), Some(0));
+    let message = text(&output.stderr);
+    assert!(message.contains("output is not a number"), "{message}");
+    assert!(rows(&out).iter().all(|row| row["score"].is_null()));
+}
+
 /// Batches, mixed lengths and latencies, written and compared with themselves.
 #[test]
 fn a_benchmark_of_speed_is_kept_and_compared() {

@@ -12,6 +12,7 @@ use crate::{
     state::App,
 };
 use futures::{Stream, StreamExt, stream::SelectAll};
+use headkv_engine::Finite;
 use mistralrs_core::{CustomLogitsProcessor, NormalRequest, Request, ToolCallResponse};
 use std::{collections::HashMap, pin::Pin, sync::Arc, time::Instant};
 use tokio::sync::mpsc;
@@ -188,9 +189,9 @@ pub async fn start(
             request.sampling_params.stop_toks = None;
             request.return_logprobs = false;
             let watcher = prompt.logprobs.map(|top| Arc::new(Watcher::new(top)));
-            request.logits_processors = watcher
-                .clone()
-                .map(|watcher| vec![watcher as Arc<dyn CustomLogitsProcessor>]);
+            let mut watching: Vec<Arc<dyn CustomLogitsProcessor>> = vec![Arc::<Finite>::default()];
+            watching.extend(watcher.clone().map(|watcher| watcher as _));
+            request.logits_processors = Some(watching);
             let configured = match &own {
                 None => None,
                 Some(policy) => Some(

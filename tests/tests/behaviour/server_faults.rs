@@ -256,6 +256,37 @@ fn what_is_not_read_ends_and_is_measured_all_the_same() {
     assert_eq!(events.last().unwrap(), "[DONE]");
 }
 
+/// A model whose output is no number answers with an error, not with text, and the server goes on to say so.
+#[test]
+fn output_that_is_no_number_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(tiny()).unwrap() {
+        let file = entry.unwrap().path();
+        fs::copy(&file, dir.path().join(file.file_name().unwrap())).unwrap();
+    }
+    let file = dir.path().join("model.safetensors");
+    let mut tensors = candle_core::safetensors::load(&file, &candle_core::Device::Cpu).unwrap();
+    let norm = &tensors["model.norm.weight"];
+    let spoiled = norm.ones_like().unwrap().affine(f64::NAN, 0.0).unwrap();
+    tensors.insert("model.norm.weight".into(), spoiled);
+    candle_core::safetensors::save(&tensors, &file).unwrap();
+    let server = Server::start(Options {
+        model: dir.path().into(),
+        compression: Compression::new("snapkv", 32),
+        ..options()
+    })
+    .unwrap();
+    let at = server.address();
+    for stream in [false, true, false] {
+        let reply = http::post(at, "/v1/completions", &completion(40, 6, stream)).unwrap();
+        assert_eq!(reply.status, 500);
+        let message = reply.json()["error"]["message"].to_string();
+        assert!(message.contains("output is not a number"), "{message}");
+    }
+    assert_eq!(http::get(at, "/health").unwrap().status, 200);
+    assert_comes_to_rest(&server);
+}
+
 #[test]
 fn keys_are_asked_for() {
     let file = tempfile::NamedTempFile::new().unwrap();
