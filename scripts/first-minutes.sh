@@ -42,12 +42,12 @@ runs, on $(nproc) cores ($(date +%F), other builds beside it). The build before 
 
 EOF
 show 40 headkv-eval methods
-show 20 headkv-eval needle --method full,snapkv,headkv-plus --capacity 24 --draws 1 --lengths 1000
+show 20 headkv-eval needle --method full,snapkv,headkv-plus --capacity 24 --draws 1
 cat <<'EOF'
 The first command unpacked the embedded model; the same one again finds it, and its own rows:
 
 EOF
-show 20 headkv-eval needle --method full,snapkv,headkv-plus --capacity 24 --draws 1 --lengths 1000
+show 20 headkv-eval needle --method full,snapkv,headkv-plus --capacity 24 --draws 1
 echo '## Embed it'
 echo
 if command -v embed >/dev/null; then
