@@ -159,7 +159,9 @@ impl Row {
         if self.depth.is_some() {
             // A needle that is drawn is `3 at 20`, one that stands at every depth is its data set, and the sample its depth.
             let drawn = item.split_once(" at ").map(|(number, _)| number);
-            let seed = drawn.and(item.split_once(" of seed ")).map(|(_, seed)| seed);
+            let seed = drawn
+                .and(item.split_once(" of seed "))
+                .map(|(_, seed)| seed);
             let item = [drawn.unwrap_or(""), seed.unwrap_or("")].join("/");
             return Cluster {
                 dataset: self.dataset.clone(),
@@ -357,7 +359,10 @@ pub(crate) mod tests {
         let drawn = cluster("2000/3 at 20", Some(2000), Some(20.0));
         assert_eq!(drawn, cluster("4000/3 at 80", Some(4000), Some(80.0)));
         assert_ne!(drawn, cluster("2000/4 at 20", Some(2000), Some(20.0)));
-        assert_ne!(drawn, cluster("2000/3 at 20 of seed 1", Some(2000), Some(20.0)));
+        assert_ne!(
+            drawn,
+            cluster("2000/3 at 20 of seed 1", Some(2000), Some(20.0))
+        );
         let fixed = cluster("2000/40", Some(2000), Some(40.0));
         assert_eq!(fixed, cluster("4000/0", Some(4000), Some(0.0)));
         assert_eq!(cluster("1000/7", Some(1000), None), "7");

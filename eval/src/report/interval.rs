@@ -216,7 +216,10 @@ mod tests {
             .collect();
         let (low, high) = bounds(&columns);
         let expected = 1.96 * (0.25f64 / 40.0).sqrt();
-        assert!((high - low - 2.0 * expected).abs() < 0.05, "{low} to {high}");
+        assert!(
+            (high - low - 2.0 * expected).abs() < 0.05,
+            "{low} to {high}"
+        );
     }
 
     /// Methods that differ by as much on every prompt differ surely, however much prompts differ from each other.
