@@ -18,7 +18,6 @@ mod compressed_generation;
 mod continued;
 mod conversations;
 mod endpoint;
-mod forks;
 mod gguf;
 mod head_scoring;
 mod hostile_models;
