@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::{
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -18,19 +18,11 @@ fn completion(words: usize, max_tokens: usize, stream: bool) -> Value {
     json!({"prompt": prompt, "max_tokens": max_tokens, "stream": stream, "temperature": 0})
 }
 
-/// SIGTERM under load: what runs is answered, what comes is refused, and the exit code is 0.
-#[cfg(unix)]
-#[test]
-fn sigterm_drains() {
+/// The program on that port, 0 for any, once it listens; what else it says is thrown away.
+fn started(port: u16) -> (Child, SocketAddr) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_headkv-serve"))
-        .args([
-            "--port",
-            "0",
-            "--access-log",
-            "off",
-            "--drain-seconds",
-            "60",
-        ])
+        .args(["--port", &port.to_string()])
+        .args(["--access-log", "off", "--drain-seconds", "60"])
         .env("HEADKV_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/home"))
         .stderr(Stdio::piped())
         .spawn()
@@ -38,8 +30,41 @@ fn sigterm_drains() {
     let mut said = BufReader::new(child.stderr.take().unwrap());
     let mut greeting = String::new();
     said.read_line(&mut greeting).unwrap();
-    let address = greeting.split("http://").nth(1).unwrap();
-    let at: SocketAddr = address.split(',').next().unwrap().parse().unwrap();
+    thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+    let address = greeting.split("http://").nth(1).expect(&greeting);
+    (child, address.split(',').next().unwrap().parse().unwrap())
+}
+
+/// After a kill in the middle of answers the same command serves again on the same port, and answers as before.
+#[cfg(unix)]
+#[test]
+fn a_killed_server_starts_again() {
+    let answer = |at| {
+        let reply = http::post(at, "/v1/completions", &completion(40, 6, false)).unwrap();
+        reply.json()["choices"][0]["text"].clone()
+    };
+    let (mut child, at) = started(0);
+    let expected = answer(at);
+    assert!(expected.is_string());
+    let body = completion(100, 400, true).to_string();
+    let mut cut = http::open(at, "POST", "/v1/completions", "", body.as_bytes()).unwrap();
+    cut.read_exact(&mut [0]).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut rest = Vec::new();
+    let _ = cut.read_to_end(&mut rest);
+    assert!(!String::from_utf8_lossy(&rest).contains("[DONE]"));
+    let (mut child, again) = started(at.port());
+    assert_eq!((again, answer(again)), (at, expected));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// SIGTERM under load: what runs is answered, what comes is refused, and the exit code is 0.
+#[cfg(unix)]
+#[test]
+fn sigterm_drains() {
+    let (mut child, at) = started(0);
     let running: Vec<_> = (0..8)
         .map(|_| {
             let body = completion(100, 400, true).to_string();
