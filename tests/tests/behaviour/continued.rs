@@ -45,8 +45,10 @@ fn with_nothing_dropped_it_is_exact() {
         .map(|question| Request::new([&prompt[..], &fresh.encode(question).unwrap()].concat(), 8));
     ask(&kept, &prompt);
     let together = kept.generate(&others).unwrap();
+    // The second one may find that the first one has taken the turn's place.
+    let reused: Vec<_> = together.iter().map(|answer| answer.reused_tokens).collect();
+    assert!(reused.contains(&prompt.len()), "{reused:?}");
     for (request, answer) in others.iter().zip(&together) {
-        assert_eq!(answer.reused_tokens, prompt.len());
         assert_eq!(answer.tokens, ask(&fresh, &request.prompt).tokens);
     }
 }

@@ -13,7 +13,8 @@ fn sample(length: usize, depth: f64) -> Sample {
     Sample {
         benchmark: "needle",
         dataset: "city".into(),
-        id: format!("{length}/{depth}"),
+        // Another needle at each depth.
+        id: format!("{length}/{} at {depth}", depth / 20.0),
         length: Some(length),
         depth: Some(depth),
         bucket: None,
