@@ -36,7 +36,7 @@ cat <<EOF
 # First minutes
 
 What the README's three ways in print, from an empty folder. Made by \`scripts/first-minutes.sh target/release\`, which the gate
-runs, on $(nproc) cores ($(date +%F), other builds beside it). The build before it is not counted.
+runs, on $(nproc) cores ($(date +%F)). The build before it is not counted.
 
 ## Try it
 
