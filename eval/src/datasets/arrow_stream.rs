@@ -2,12 +2,9 @@
 
 use super::place::Place;
 use crate::{Error, guard};
-use arrow::{
-    array::{Array, AsArray},
-    datatypes::DataType,
-    ipc::reader::StreamReader,
-    record_batch::RecordBatch,
-};
+use arrow_array::{Array, RecordBatch, cast::AsArray};
+use arrow_ipc::reader::StreamReader;
+use arrow_schema::DataType;
 use headkv_files::read as files;
 use serde::Deserialize;
 use std::{
@@ -128,7 +125,7 @@ fn messages_fit(file: File) -> io::Result<()> {
         let mut header = vec![0; length as usize];
         file.read_exact(&mut header)?;
         left -= length;
-        let message = arrow::ipc::root_as_message(&header).map_err(|e| wrong(e.to_string()))?;
+        let message = arrow_ipc::root_as_message(&header).map_err(|e| wrong(e.to_string()))?;
         let body = u64::try_from(message.bodyLength()).unwrap_or(u64::MAX);
         if body > left {
             return Err(wrong(format!(
@@ -151,7 +148,7 @@ fn messages_fit(file: File) -> io::Result<()> {
 const CONTINUES: u32 = u32::MAX;
 
 /// Checks a batch's counts and places against the bytes that it has.
-fn rows_fit(batch: &arrow::ipc::RecordBatch, body: u64) -> Result<(), String> {
+fn rows_fit(batch: &arrow_ipc::RecordBatch, body: u64) -> Result<(), String> {
     if batch.compression().is_some() {
         return Err("it is compressed, which is not read here".into());
     }
@@ -189,11 +186,9 @@ fn text_at(batch: &RecordBatch, column: &str, at: usize) -> Result<String, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::{
-        array::StringArray,
-        datatypes::{Field, Schema},
-        ipc::writer::StreamWriter,
-    };
+    use arrow_array::StringArray;
+    use arrow_ipc::writer::StreamWriter;
+    use arrow_schema::{Field, Schema};
     use std::fs;
     use std::sync::Arc;
 
@@ -249,11 +244,9 @@ mod tests {
 #[cfg(test)]
 mod damage {
     use super::*;
-    use arrow::{
-        array::StringArray,
-        datatypes::{Field, Schema},
-        ipc::writer::StreamWriter,
-    };
+    use arrow_array::StringArray;
+    use arrow_ipc::writer::StreamWriter;
+    use arrow_schema::{Field, Schema};
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
     use std::{fs, sync::Arc};
