@@ -7,9 +7,10 @@
 //!
 //! let options = LoadOptions::new("../models/tiny");
 //! let engine = Engine::load(options, Attention::Compressed(Compression::snapkv(64)))?;
-//! let answers = engine.generate(&[Request::new(engine.encode("Once upon a time")?, 8)])?;
+//! let prompt = engine.encode("Once upon a time")?;
+//! let answers = engine.generate(&[Request::new(prompt.clone(), 8)])?;
 //! println!("{} ({} bytes of KV cache)", answers[0].text, answers[0].kv_bytes);
-//! assert_eq!(answers[0].prompt_tokens, 4);
+//! assert_eq!(answers[0].prompt_tokens, prompt.len());
 //! # Ok(()) }
 //! ```
 //!
