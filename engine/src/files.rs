@@ -127,6 +127,11 @@ impl ModelFiles {
         is_gguf(&self.path)
     }
 
+    /// The files of its weights.
+    pub(crate) fn weights(&self) -> &[PathBuf] {
+        &self.weights
+    }
+
     /// The model's name, as its score files have it; see [`model_name`].
     pub fn name(&self) -> String {
         model_name(&self.path)

@@ -22,6 +22,7 @@
 pub mod check;
 mod device;
 mod error;
+mod facts;
 mod files;
 mod finite;
 mod generate;

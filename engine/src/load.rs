@@ -1,6 +1,6 @@
 //! From a path to a running model.
 
-use crate::{Device, Error, ModelFiles, check::guard, files::first_line, rotary, wait::wait};
+use crate::{Device, Error, ModelFiles, check::guard, facts, files::first_line, wait::wait};
 use headkv_plugin::{
     Compression, HeadKv, ModelShape,
     hook::{Model, Options, Panels, Reuse},
@@ -107,7 +107,7 @@ impl Engine {
                     prompts: options.prompts,
                     prefix_bytes: options.prefix_bytes,
                     reuse: options.reuse,
-                    rotary: rotary::of(&files).map(Arc::new),
+                    facts: facts::of(&files),
                 };
                 HeadKv::with_options(compression.clone(), how)?.scope(load)
             }
@@ -137,11 +137,6 @@ impl Engine {
         });
         let tokenizer = tokenizer.ok_or_else(|| refused(&files, "has no tokenizer"))?;
         let info = info.ok_or_else(|| refused(&files, "is not a text model"))?;
-        if options.device != Device::Cpu && info.windows.iter().any(Option::is_some) {
-            let why =
-                "has sliding windows, which are not compressed on a GPU yet; use --device cpu";
-            return Err(refused(&files, why));
-        }
         let scheduler = match (&attention, metadata.cache_config.clone()) {
             (Attention::Paged(_), Some(config)) => SchedulerConfig::PagedAttentionMeta {
                 max_num_seqs: options.max_batch.get(),

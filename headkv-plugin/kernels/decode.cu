@@ -43,10 +43,11 @@ __device__ inline void add4(float4 &to, float4 x, float w) {
 template <typename T, int D> struct Tiles {
     const HeadkvItem &item;
     const T *k_new, *v_new;
-    int tail;
+    int fresh;
     int held[2], first, count;
 
-    __device__ Tiles(const HeadkvItem &item, const HeadkvDecode &a) : item(item), tail(a.tail[item.sequence]) {
+    __device__ Tiles(const HeadkvItem &item, const HeadkvDecode &a) : item(item), fresh(a.fresh[item.sequence]) {
+        const int tail = a.tail[item.sequence];
         k_new = static_cast<const T *>(a.k_new) + item.sequence * a.k_batch + item.kv_head * a.k_head;
         v_new = static_cast<const T *>(a.v_new) + item.sequence * a.v_batch + item.kv_head * a.v_head;
 #pragma unroll
@@ -67,7 +68,7 @@ template <typename T, int D> struct Tiles {
     __device__ inline Tile operator[](int t) const {
         const int i = t >= first, at = (i ? t - first : t) * TILE;
         const HeadkvSegment &run = item.runs[i];
-        const int fresh = run.tail_first < 0 ? -1 : tail - 1 - run.tail_first - at;
+        const int fresh = run.tail_first < 0 ? -1 : this->fresh - run.tail_first - at;
         return {static_cast<T *>(run.keys) + int64_t(at) * D, static_cast<T *>(run.values) + int64_t(at) * D,
                 min(TILE, (i ? held[1] : held[0]) - at), fresh < TILE ? fresh : -1};
     }

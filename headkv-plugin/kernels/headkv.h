@@ -94,8 +94,10 @@ typedef struct {
     float scale;
     /// Soft cap on the scaled logits; 0 for none.
     float softcap;
-    /// Tokens in each sequence's tail, the new one included.
+    /// Tokens in each sequence's tail, the new one included, and which of them it is: the last one, or in a sliding window
+    /// that is full the one that was the oldest.
     int32_t tail[HEADKV_MAX_BATCH];
+    int32_t fresh[HEADKV_MAX_BATCH];
 } HeadkvDecode;
 
 int32_t headkv_decode(const HeadkvDecode *args, cudaStream_t stream);

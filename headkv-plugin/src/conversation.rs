@@ -8,12 +8,13 @@ use crate::{
     prefix::{
         Reused,
         room::{Room, Share},
+        tally::Tally,
     },
     sequence::Past,
 };
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 /// Tokens behind what was ranked, at most, unless another number is set.
@@ -25,10 +26,7 @@ pub struct Conversations {
     tail: AtomicUsize,
     /// Least recently used first.
     shelf: Mutex<Vec<Arc<Kept>>>,
-    asked: AtomicU64,
-    asked_tokens: AtomicU64,
-    found: AtomicU64,
-    tokens: AtomicU64,
+    tally: Tally,
 }
 
 /// What is kept of one prompt.
@@ -63,10 +61,7 @@ impl Conversations {
             room: Room::new(limit),
             tail: TAIL.into(),
             shelf: Mutex::default(),
-            asked: AtomicU64::new(0),
-            asked_tokens: AtomicU64::new(0),
-            found: AtomicU64::new(0),
-            tokens: AtomicU64::new(0),
+            tally: Tally::default(),
         }
     }
 
@@ -93,14 +88,12 @@ impl Conversations {
 
     /// The longest prompt that this one goes on from, under the same configuration; none if too much came behind it.
     pub fn find(&self, prompt: &[u32], config: &Compression) -> Option<Arc<Kept>> {
-        self.asked.fetch_add(1, Relaxed);
-        self.asked_tokens.fetch_add(prompt.len() as u64, Relaxed);
+        self.tally.asked(prompt.len());
         let kept = self.look(prompt, config)?;
         if prompt.len() - kept.past.ranked() > self.tail.load(Relaxed) {
             return None;
         }
-        self.found.fetch_add(1, Relaxed);
-        self.tokens.fetch_add(kept.tokens() as u64, Relaxed);
+        self.tally.found(kept.tokens());
         Some(kept)
     }
 
@@ -155,12 +148,7 @@ impl Conversations {
 
     /// How often prompts went on from earlier ones.
     pub fn reused(&self) -> Reused {
-        Reused {
-            prompts: self.asked.load(Relaxed),
-            prompt_tokens: self.asked_tokens.load(Relaxed),
-            hits: self.found.load(Relaxed),
-            tokens: self.tokens.load(Relaxed),
-        }
+        self.tally.read()
     }
 
     fn shelf(&self) -> MutexGuard<'_, Vec<Arc<Kept>>> {

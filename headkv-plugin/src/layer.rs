@@ -3,6 +3,7 @@
 use crate::{
     AttentionShape, Policy,
     backend::{Backend, KvCache},
+    growing::Growing,
     methods::Budget,
     ranking::Observed,
 };
@@ -17,18 +18,6 @@ pub enum Layer<B: Backend> {
     Compressed(B::Cache),
 }
 
-/// Keys and values of a prompt as far as it has come, and the last queries.
-#[derive(Clone, Default)]
-pub struct Growing {
-    /// Tokens so far.
-    tokens: usize,
-    /// `(kv_heads, room, head_dim)`: room for the whole prompt, unless that came at once.
-    keys: Option<Tensor>,
-    values: Option<Tensor>,
-    /// `(heads, at most the observation window, head_dim)`; all, if the ranking looks at them.
-    queries: Option<Tensor>,
-}
-
 /// A sequence's part in one call.
 pub struct Row<'a, B: Backend> {
     /// What the layer holds.
@@ -37,6 +26,8 @@ pub struct Row<'a, B: Backend> {
     pub policy: &'a Policy,
     /// Tokens of the prompt that is compressed; what comes after them stays whole.
     pub prompt: usize,
+    /// Whether the tokens say the prompt again: they rank it, and are not stored.
+    pub aside: bool,
     /// Whether the whole keys and values of a prompt that is complete are wanted.
     pub record: bool,
     /// Those, `(kv_heads, tokens, head_dim)`.
@@ -115,6 +106,13 @@ pub fn attend<B: Backend>(
         return slide(backend, layer, [q, k, v], shape, window, rows);
     }
     let new = q.dim(2)?;
+    if rows.iter().any(|row| row.aside) {
+        let each = rows.iter_mut().enumerate().map(|(i, row)| {
+            let [q, k, v] = [q, k, v].map(|x| x.narrow(0, i, 1));
+            row.look_back(backend, [&q?, &k?, &v?], shape)
+        });
+        return Tensor::cat(&each.collect::<Result<Vec<_>>>()?, 0);
+    }
     if rows
         .iter()
         .all(|row| row.layer.is_empty() && new <= row.prompt)
@@ -199,11 +197,56 @@ impl<B: Backend> Row<'_, B> {
         let start = Instant::now();
         let (k, v) = past.all()?;
         self.recorded = self.record.then(|| [k.clone(), v.clone()]);
-        let queries = past.queries.as_ref();
-        let cache = compress(backend, layer, self.policy, queries, &k, &v, shape)?;
-        *self.layer = Layer::Compressed(cache);
+        let budget = self.policy.budget(layer, past.tokens);
+        let budget = budget.map_err(candle_core::Error::msg)?;
+        let scores = || past.rank(backend, layer, self.policy, shape);
+        if self.policy.has_to_wait(&budget) {
+            if !self.policy.needs().replay {
+                past.scores = Some(backend.to_host(&scores()?)?);
+            }
+        } else {
+            let cache = match &budget {
+                Budget::All => backend.keep_all(&k, &v)?,
+                Budget::PerHead(counts) => backend.keep_best(&k, &v, &scores()?, counts)?,
+                _ => {
+                    let scores = || backend.to_host(&scores()?);
+                    let kept = self.policy.select(&budget, past.tokens, scores)?;
+                    backend.keep_at(&k, &v, &kept)?
+                }
+            };
+            *self.layer = Layer::Compressed(cache);
+        }
         *self.compressing += start.elapsed();
         Ok(())
+    }
+
+    /// Attends tokens that say the prompt again to it and to themselves, `(1, heads, new, head_dim)`, and has them rank it.
+    fn look_back(
+        &mut self,
+        backend: &B,
+        [q, k, v]: [&Tensor; 3],
+        shape: &AttentionShape,
+    ) -> Result<Tensor> {
+        let Layer::Growing(past) = self.layer else {
+            candle_core::bail!("headkv: a prompt is said again that was compressed before");
+        };
+        let (keys, values) = past.all()?;
+        let keys = Tensor::cat(&[&keys, &k.squeeze(0)?], 1)?;
+        let values = Tensor::cat(&[&values, &v.squeeze(0)?], 1)?;
+        let out = backend.prefill(q, &keys.unsqueeze(0)?, &values.unsqueeze(0)?, shape)?;
+        let start = Instant::now();
+        let queries = q.squeeze(0)?;
+        let replay = Observed::new(&queries, &keys, &values, shape);
+        let ranking = self.policy.ranking.as_deref();
+        let scores = backend.rank(&replay, ranking, &self.policy.config)?;
+        let candidates = past.tokens - self.policy.config.window;
+        let scores = backend.to_host(&scores)?.first(candidates);
+        past.scores = Some(match past.scores.take() {
+            Some(before) => before.maximum(&scores),
+            None => scores,
+        });
+        *self.compressing += start.elapsed();
+        Ok(out)
     }
 }
 
@@ -238,110 +281,4 @@ fn compressed<'a, B: Backend>(rows: &'a mut [Row<'_, B>]) -> Option<Vec<&'a mut 
         Layer::Compressed(cache) => Some(cache),
     });
     caches.collect()
-}
-
-/// Keeps what the policy allows of a complete prompt.
-fn compress<B: Backend>(
-    backend: &B,
-    layer: usize,
-    policy: &Policy,
-    queries: Option<&Tensor>,
-    k: &Tensor,
-    v: &Tensor,
-    shape: &AttentionShape,
-) -> Result<B::Cache> {
-    let tokens = k.dim(1)?;
-    let budget = policy
-        .budget(layer, tokens)
-        .map_err(candle_core::Error::msg)?;
-    let scores = || match queries {
-        Some(queries) => {
-            let asked = queries.dim(1)?;
-            let window = policy.config.window.min(asked);
-            let last = queries.narrow(1, asked - window, window)?;
-            let all = policy.needs().all_queries.then_some(queries);
-            let prompt = Observed::new(&last, k, v, shape)
-                .with_all_queries(all)
-                .with_rotary(policy.rotary.as_deref());
-            backend.rank(&prompt, policy.ranking.as_deref(), &policy.config)
-        }
-        None => candle_core::bail!("headkv: a prompt without queries cannot be ranked"),
-    };
-    match &budget {
-        Budget::All => backend.keep_all(k, v),
-        Budget::PerHead(counts) => backend.keep_best(k, v, &scores()?, counts),
-        _ => {
-            let kept = policy.select(&budget, tokens, || backend.to_host(&scores()?))?;
-            backend.keep_at(k, v, &kept)
-        }
-    }
-}
-
-impl Growing {
-    /// Takes in keys and values, `(kv_heads, new, head_dim)`.
-    fn push(&mut self, k: &Tensor, v: &Tensor, prompt: usize) -> Result<()> {
-        let new = k.dim(1)?;
-        if self.tokens == 0 && new >= prompt {
-            (self.keys, self.values) = (Some(k.clone()), Some(v.clone()));
-        } else {
-            if self.tokens + new > prompt {
-                candle_core::bail!("headkv: a prompt of {prompt} tokens brought more");
-            }
-            for (held, x) in [(&mut self.keys, k), (&mut self.values, v)] {
-                let held = match held {
-                    Some(held) => held,
-                    None => {
-                        let (heads, _, head_dim) = x.dims3()?;
-                        let room = Tensor::zeros((heads, prompt, head_dim), x.dtype(), x.device());
-                        held.insert(room?)
-                    }
-                };
-                held.slice_set(&x.contiguous()?, 1, self.tokens)?;
-            }
-        }
-        self.tokens += new;
-        Ok(())
-    }
-
-    /// Remembers the last queries of `q`, `(heads, new, head_dim)`, `window` of them.
-    fn look(&mut self, q: &Tensor, window: usize) -> Result<()> {
-        let last = |q: &Tensor| -> Result<Tensor> {
-            let tokens = q.dim(1)?;
-            q.narrow(1, tokens.saturating_sub(window), tokens.min(window))
-        };
-        let queries = match self.queries.take() {
-            Some(before) if q.dim(1)? < window => last(&Tensor::cat(&[&before, q], 1)?)?,
-            _ => last(q)?,
-        };
-        self.queries = Some(queries);
-        Ok(())
-    }
-
-    /// All keys and values so far, `(kv_heads, tokens, head_dim)`.
-    fn all(&self) -> Result<(Tensor, Tensor)> {
-        let so_far = |held: &Option<Tensor>| match held {
-            Some(held) => held.narrow(1, 0, self.tokens),
-            None => candle_core::bail!("headkv: a prompt has not begun"),
-        };
-        Ok((so_far(&self.keys)?, so_far(&self.values)?))
-    }
-
-    fn fork(&self) -> Result<Self> {
-        // What one fork writes behind its past, the other must not see.
-        let own = |held: &Option<Tensor>| held.as_ref().map(Tensor::copy).transpose();
-        Ok(Self {
-            tokens: self.tokens,
-            keys: own(&self.keys)?,
-            values: own(&self.values)?,
-            queries: self.queries.clone(),
-        })
-    }
-
-    fn bytes(&self) -> usize {
-        let bytes = |held: &Option<Tensor>| {
-            held.as_ref()
-                .map_or(0, |x| x.elem_count() * x.dtype().size_in_bytes())
-        };
-        bytes(&self.keys) + bytes(&self.values)
-    }
 }

@@ -23,6 +23,7 @@ pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod error;
+pub mod growing;
 #[cfg(feature = "mistralrs")]
 pub mod hook;
 pub mod layer;
@@ -31,10 +32,12 @@ pub mod methods;
 mod policy;
 pub mod prefix;
 pub mod ranking;
+pub mod replay;
 pub mod rotary;
 pub mod scores;
 pub mod selection;
 pub mod sequence;
+pub mod settle;
 mod shape;
 pub mod usage;
 

@@ -3,8 +3,7 @@
 use crate::{
     Compression, Error, HeadScores, ModelShape,
     methods::{Budget, Build, LayerContext, Method, find},
-    ranking::{self, Needs, Ranking, WINDOW},
-    rotary::Rotary,
+    ranking::{self, Facts, Needs, Ranking, WINDOW},
     selection::{self, Scores},
 };
 use std::sync::Arc;
@@ -21,8 +20,8 @@ pub struct Policy {
     layers: Vec<Layer>,
     /// How positions are ranked; `None` by the observation window's attention.
     pub ranking: Option<Arc<dyn Ranking>>,
-    /// The model's rotary embedding, where it is known.
-    pub rotary: Option<Arc<Rotary>>,
+    /// What is known of the model besides.
+    pub facts: Facts,
 }
 
 /// What becomes of a layer of the model.
@@ -110,23 +109,39 @@ impl Policy {
             method: method.into(),
             layers,
             ranking,
-            rotary: None,
+            facts: Facts::default(),
         })
     }
 
-    /// The same for a model with that rotary embedding.
+    /// The same for a model of which that is known.
     ///
     /// # Errors
-    /// [`Error::Config`] if the ranking needs it and there is none.
-    pub fn with_rotary(self, rotary: Option<Arc<Rotary>>) -> Result<Self, Error> {
-        if self.needs().rotary && rotary.is_none() {
+    /// [`Error::Config`] if the ranking needs more, or a replay of a model whose layers slide.
+    pub fn with_facts(self, facts: Facts) -> Result<Self, Error> {
+        let (ranking, needs) = (self.config.ranking.as_deref(), self.needs());
+        facts.check(ranking, needs)?;
+        let slides = |layer: &Layer| matches!(layer, Layer::Slides(_));
+        if needs.replay && self.layers.iter().any(slides) {
             return Err(Error::Config(format!(
-                "ranking `{}` needs the model's rotary embedding, which is known of model folders of the families llama, \
-                 mistral, qwen2 and qwen3 alone; use another --ranking",
-                self.config.ranking.as_deref().unwrap_or(WINDOW)
+                "ranking `{}` says the prompt again, which layers with a sliding window have left behind by then; use another --ranking",
+                ranking.unwrap_or(WINDOW)
             )));
         }
-        Ok(Self { rotary, ..self })
+        Ok(Self { facts, ..self })
+    }
+
+    /// Whether what is kept is decided for all layers together, when the last one has what it takes; with it, all layers hold
+    /// the whole prompt until then.
+    pub fn waits(&self) -> bool {
+        self.method.across_layers() || self.needs().replay
+    }
+
+    /// Whether a layer's budget has to wait, if the policy [`Self::waits`].
+    pub(crate) fn has_to_wait(&self, budget: &Budget) -> bool {
+        match budget {
+            Budget::All | Budget::Ends { .. } => false,
+            _ => self.waits(),
+        }
     }
 
     /// What its ranking looks at besides the window's queries, the keys and the values.
@@ -158,6 +173,11 @@ impl Policy {
             }
             Budget::Competing { weights, .. } if weights.len() != heads => {
                 format!("gave {} weights for {heads} heads", weights.len())
+            }
+            Budget::PerHead(_) | Budget::Shared { .. } | Budget::Enough { .. }
+                if self.method.across_layers() =>
+            {
+                "has all layers compete, but gave a budget of another kind".into()
             }
             Budget::Shared { floor, .. } if !(0.0..=1.0).contains(floor) => {
                 format!("gave a floor of {floor}, which is not between 0 and 1")

@@ -42,6 +42,33 @@ impl Scores {
         &self.values[head * self.candidates..][..self.candidates]
     }
 
+    /// The first `candidates` positions.
+    pub fn first(self, candidates: usize) -> Self {
+        let rows = self.values.chunks(self.candidates);
+        Self {
+            candidates,
+            values: rows.flat_map(|row| &row[..candidates]).copied().collect(),
+        }
+    }
+
+    /// The larger of both by head and position.
+    pub fn maximum(mut self, other: &Self) -> Self {
+        for (value, other) in self.values.iter_mut().zip(&other.values) {
+            *value = value.max(*other);
+        }
+        self
+    }
+
+    /// The heads of all of them, which have as many candidates.
+    pub fn together<'a>(all: impl IntoIterator<Item = &'a Self>) -> Self {
+        let (mut candidates, mut values) = (1, Vec::new());
+        for scores in all {
+            candidates = scores.candidates;
+            values.extend_from_slice(&scores.values);
+        }
+        Self { candidates, values }
+    }
+
     /// One row per `group` of rows: their mean or maximum by position.
     pub fn reduced(self, group: usize, how: Reduce) -> Self {
         if group == 1 {
@@ -205,7 +232,7 @@ fn rank_key(score: f32, at: usize) -> u64 {
 
 /// How many positions each head keeps where all heads' positions compete for `total`, by score times weight, after each
 /// head's own `floor` best.
-fn compete(scores: &Scores, total: usize, floor: usize, weights: &[f64]) -> Vec<usize> {
+pub(crate) fn compete(scores: &Scores, total: usize, floor: usize, weights: &[f64]) -> Vec<usize> {
     let (heads, candidates) = (scores.heads(), scores.candidates());
     let floor = floor.min(candidates);
     let total = total.min(heads * candidates);

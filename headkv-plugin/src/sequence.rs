@@ -5,11 +5,14 @@ use crate::{
     backend::Backend,
     layer::Layer,
     prefix::{Known, Recording},
+    replay,
+    settle::settle,
     usage::Account,
 };
 use candle_core::{Result, Tensor};
 use std::{
     any::Any,
+    collections::VecDeque,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -29,6 +32,8 @@ pub struct Sequence {
     ranked: Option<usize>,
     /// Whether what is kept of the prompt is to be remembered.
     remembered: bool,
+    /// The passes that say the prompt again and are still to run, once they are known.
+    replays: Option<VecDeque<Vec<u32>>>,
 }
 
 /// A layer of whatever backend.
@@ -112,6 +117,7 @@ impl Sequence {
             recording: None,
             ranked: None,
             remembered: false,
+            replays: None,
         }
     }
 
@@ -166,6 +172,66 @@ impl Sequence {
         &prompt[..prompt.len().saturating_sub(self.then)]
     }
 
+    /// The tokens of the pass that comes once `prompt`, of which nothing is left to compress, has run and is said again;
+    /// `None` if it is not, or not any more. `room` is what the model's context leaves behind it.
+    ///
+    /// # Errors
+    /// As [`replay::passes`].
+    pub fn replay(&mut self, prompt: &[u32], room: usize) -> Result<Option<Vec<u32>>> {
+        if !self.policy.needs().replay {
+            return Ok(None);
+        }
+        if self.replays.is_none() {
+            // A prompt that is kept whole is not ranked.
+            let whole = prompt.len() <= self.policy.config.capacity;
+            self.replays = Some(match whole {
+                true => VecDeque::new(),
+                false => replay::passes(prompt, room, &self.policy.facts)?,
+            });
+        }
+        Ok(self
+            .replays
+            .as_ref()
+            .and_then(|passes| passes.front().cloned()))
+    }
+
+    /// Ends a pass over all layers, which was one of the prompt's replays if `aside`; layers that waited for the last one are
+    /// compressed, `tokens` tokens each.
+    ///
+    /// # Errors
+    /// As [`settle()`].
+    pub fn end_pass<B: Backend>(&mut self, backend: &B, tokens: usize, aside: bool) -> Result<()>
+    where
+        Layer<B>: Send,
+    {
+        if let (true, Some(passes)) = (aside, &mut self.replays) {
+            passes.pop_front();
+        }
+        let ready = match &self.replays {
+            Some(passes) => passes.is_empty(),
+            None => !self.policy.needs().replay,
+        };
+        if !self.policy.waits() || !ready {
+            return Ok(());
+        }
+        let sum = |layers: &[Box<dyn Held>], bytes: fn(&dyn Held) -> usize| -> usize {
+            layers.iter().map(|layer| bytes(&**layer)).sum()
+        };
+        let own = sum(&self.layers, |layer| layer.own_bytes());
+        let kept = sum(&self.layers, |layer| layer.kept_bytes());
+        let layers = self.layers.iter_mut();
+        let layers = layers.map(|held| (&mut **held as &mut dyn Any).downcast_mut::<Layer<B>>());
+        let Some(mut layers) = layers.collect::<Option<Vec<_>>>() else {
+            candle_core::bail!("headkv: a sequence's layers are on several devices");
+        };
+        settle(backend, &self.policy, &mut layers, tokens)?;
+        let own_now = sum(&self.layers, |layer| layer.own_bytes());
+        let kept_now = sum(&self.layers, |layer| layer.kept_bytes());
+        self.account.own.change(own, own_now);
+        self.account.kept.change(kept, kept_now);
+        Ok(())
+    }
+
     /// What is kept of it.
     pub fn policy(&self) -> &Policy {
         &self.policy
@@ -209,6 +275,7 @@ impl Sequence {
             recording: None,
             ranked: self.ranked,
             remembered: false,
+            replays: self.replays.clone(),
         })
     }
 

@@ -62,6 +62,7 @@ fn step(pasts: &mut [&mut Past], policy: &Policy, parts: &[[Tensor; 3]]) -> Resu
             layer,
             policy,
             prompt: PROMPT,
+            aside: false,
             record: false,
             recorded: None,
             compressing,

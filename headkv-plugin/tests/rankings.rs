@@ -5,11 +5,12 @@ use headkv_plugin::{
     AttentionShape, Compression, ModelShape, Policy,
     cpu::Cpu,
     layer::{Layer, Row, attend},
-    ranking,
+    ranking::{self, Facts, Outputs},
     rotary::Rotary,
+    settle::settle,
 };
 use proptest::prelude::*;
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 const SHAPE: AttentionShape = AttentionShape {
     heads: 4,
@@ -30,19 +31,47 @@ fn kept(config: &Compression, [q, k, v]: &[Tensor; 3], then: usize) -> usize {
     };
     let rotary = Arc::new(Rotary::new(100.0, SHAPE.head_dim));
     let policy = Policy::new(config, model, None).unwrap();
-    let policy = policy.with_rotary(Some(rotary)).unwrap();
+    let width = SHAPE.heads * SHAPE.head_dim;
+    let outputs = Outputs::new(move |_| Tensor::randn(0f32, 1.0, (16, width), &Device::Cpu));
+    let facts = Facts {
+        rotary: Some(rotary),
+        outputs: Some(outputs.into()),
+        encode: Some(Arc::new(|_: &str| Ok(Vec::new()))),
+    };
+    let policy = policy.with_facts(facts).unwrap();
+    let compressed = k.dim(2).unwrap() - then;
     let mut layer = Layer::<Cpu<f32>>::default();
     let mut spent = Duration::ZERO;
-    let mut rows = [Row {
-        layer: &mut layer,
-        policy: &policy,
-        prompt: k.dim(2).unwrap() - then,
-        record: false,
-        recorded: None,
-        compressing: &mut spent,
-    }];
-    attend(&Cpu::default(), 0, [q, k, v], &SHAPE, &mut rows).unwrap();
-    layer.kept_bytes()
+    let mut pass = |layer: &mut Layer<_>, tokens: Range<usize>, aside| {
+        let part = [q, k, v].map(|x| x.narrow(2, tokens.start, tokens.len()).unwrap());
+        let mut rows = [Row {
+            layer,
+            policy: &policy,
+            prompt: compressed,
+            aside,
+            record: false,
+            recorded: None,
+            compressing: &mut spent,
+        }];
+        attend(&Cpu::default(), 0, part.each_ref(), &SHAPE, &mut rows).unwrap();
+    };
+    if !policy.waits() {
+        pass(&mut layer, 0..compressed + then, false);
+        return layer.kept_bytes();
+    }
+    // What follows has to wait until it is decided what is kept.
+    pass(&mut layer, 0..compressed, false);
+    if policy.needs().replay {
+        pass(&mut layer, 0..20, true);
+        pass(&mut layer, 20..30, true);
+    }
+    settle(&Cpu::default(), &policy, &mut [&mut layer], compressed).unwrap();
+    let kept = layer.kept_bytes();
+    if then > 0 {
+        pass(&mut layer, compressed..compressed + then, false);
+    }
+    assert_eq!(layer.kept_bytes(), kept);
+    kept
 }
 
 proptest! {
@@ -66,7 +95,7 @@ proptest! {
         };
         let prompt = [SHAPE.heads, SHAPE.kv_heads, SHAPE.kv_heads].map(make);
         for ranking in ranking::all() {
-            for method in ["snapkv", "adakv"] {
+            for method in ["snapkv", "adakv", "kvzip"] {
                 let config = Compression {
                     ranking: Some(ranking.name.clone()),
                     sinks: 0,

@@ -41,8 +41,8 @@ pub(crate) use failure::{end_failed, ended, patiently, send};
 pub(crate) use load::{alternating, for_load, install, refuse};
 pub(crate) use pass::{attend_pending, forward};
 pub(crate) use rotary::rotary_rows;
-pub use schedule::PromptPolicy;
 pub(crate) use schedule::{bucket, prompt_time, unfinished};
+pub use schedule::{NextPass, PromptPolicy};
 pub use sequence::HookedSequence;
 pub(crate) use sequence::{begin, of};
 
@@ -120,6 +120,12 @@ pub trait ModelHook: Any + Send + Sync {
     fn resume(&self, seq: &HookedSequence) -> Result<usize> {
         let _ = seq;
         Ok(0)
+    }
+
+    /// What the next pass of a prompt is to run, asked before each of them.
+    fn next_pass(&self, seq: &HookedSequence) -> Result<NextPass> {
+        let _ = seq;
+        Ok(NextPass::Prompt(usize::MAX))
     }
 
     /// How this model's prompts share the engine with the sequences that decode.

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 use headkv_plugin::HeadKv;
 use mistralrs_core::attention_hook::{
-    AttendCx, AttentionHook, HookedSequence, ModelHook, ModelInfo, PromptPolicy, SeqInfo,
+    AttendCx, AttentionHook, HookedSequence, ModelHook, ModelInfo, NextPass, PromptPolicy, SeqInfo,
 };
 use std::{any::Any, sync::Arc};
 
@@ -59,6 +59,10 @@ impl<W: Watch> ModelHook for Model<W> {
 
     fn resume(&self, seq: &HookedSequence) -> Result<usize> {
         self.inner.resume(seq)
+    }
+
+    fn next_pass(&self, seq: &HookedSequence) -> Result<NextPass> {
+        self.inner.next_pass(seq)
     }
 
     fn prompts(&self) -> PromptPolicy {

@@ -1,11 +1,13 @@
 //! What the behaviour tests share: where things lie, and how a test says that it was skipped.
 
+mod allocator;
 pub mod damage;
 mod hook;
 pub mod http;
 mod page;
 mod random_model;
 
+pub use allocator::Counting;
 pub use hook::{Watch, Watched};
 pub use page::assert_self_contained;
 pub use random_model::{Family, HEAD_DIM, KV_HEADS, LAYERS, random_llama, random_model};

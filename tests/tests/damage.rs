@@ -5,41 +5,11 @@ use candle_core::{
     DType, Device, Tensor,
     quantized::{GgmlDType, QTensor, gguf_file},
 };
-use headkv_tests::damage;
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    io::Cursor,
-    panic,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-};
-
-/// The system's allocator, noting the most bytes that lived at once.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is passed on to the system's allocator with the caller's own arguments; only counters are added.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK.fetch_max(live, Relaxed);
-        // SAFETY: the caller keeps `alloc`'s contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller keeps `dealloc`'s contract.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
+use headkv_tests::{Counting, damage};
+use std::{io::Cursor, panic, sync::Mutex};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Counting = Counting::new();
 
 /// One test at a time, so that the bytes counted are its own.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -55,10 +25,9 @@ fn survives(original: &[u8], read: fn(&[u8])) {
     read(original);
     for seed in 0..tries {
         let bytes = damage::damaged(original, seed);
-        let before = LIVE.load(Relaxed);
-        PEAK.store(before, Relaxed);
+        let before = ALLOCATOR.restart();
         let ended = panic::catch_unwind(|| read(&bytes));
-        let taken = PEAK.load(Relaxed).saturating_sub(before);
+        let taken = ALLOCATOR.peak().saturating_sub(before);
         assert!(ended.is_ok(), "damage {seed} panics");
         let most = ANY + MULTIPLE * bytes.len();
         assert!(taken <= most, "damage {seed} takes {taken} bytes of memory");

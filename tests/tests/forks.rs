@@ -2,33 +2,10 @@
 
 use headkv_engine::{Attention, Engine, LoadOptions, Request};
 use headkv_plugin::{Compression, prefix::BLOCK};
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
-};
-
-/// The system's allocator, counting the bytes that live.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is passed on to the system's allocator with the caller's own arguments; only a counter is added.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Relaxed);
-        // SAFETY: the caller keeps `alloc`'s contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller keeps `dealloc`'s contract.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
+use headkv_tests::Counting;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Counting = Counting::new();
 
 /// Bytes that a token takes in the embedded model.
 const TOKEN: usize = 8 * 4 * 32 * 2 * size_of::<f32>();
@@ -52,7 +29,7 @@ fn a_hundred_forks_of_a_text_hold_it_once() {
     // Whatever the first prompt makes for good.
     engine.generate(&[Request::new(vec![300; 500], 2)]).unwrap();
     prefixes.restart(256 << 20);
-    let before = LIVE.load(Relaxed);
+    let before = ALLOCATOR.live();
     engine.generate(&[Request::new(text.clone(), 2)]).unwrap();
     let blocks = |tokens: usize| tokens / BLOCK * BLOCK;
     assert_eq!(prefixes.bytes(), blocks(text.len()) * TOKEN);
@@ -71,7 +48,7 @@ fn a_hundred_forks_of_a_text_hold_it_once() {
     while engine.compressed().unwrap().held_bytes() > 0 {
         std::thread::yield_now();
     }
-    let grown = LIVE.load(Relaxed).saturating_sub(before);
+    let grown = ALLOCATOR.live().saturating_sub(before);
     println!("grew by {grown} bytes, remembers {once}");
     assert!(
         grown as f64 <= 1.2 * once as f64 + 3e6,

@@ -3,37 +3,10 @@
 use head_scoring::{Kind, Scorer, example::Grid};
 use headkv_engine::LoadOptions;
 use headkv_haystack::{Haystack, Template, needle};
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
-};
-
-/// The system's allocator, noting the most bytes that lived at once and the largest piece.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-static LARGEST: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is passed on to the system's allocator with the caller's own arguments; only counters are added.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK.fetch_max(live, Relaxed);
-        LARGEST.fetch_max(layout.size(), Relaxed);
-        // SAFETY: the caller keeps `alloc`'s contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller keeps `dealloc`'s contract.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
+use headkv_tests::Counting;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Counting = Counting::new();
 
 /// What one example of that many tokens adds to the live bytes at most, and its largest piece.
 fn measured(scorer: &Scorer, tokens: usize) -> (usize, usize) {
@@ -45,12 +18,10 @@ fn measured(scorer: &Scorer, tokens: usize) -> (usize, usize) {
         template: Template::plain(),
     };
     let examples = grid.examples(scorer.engine()).unwrap();
-    let before = LIVE.load(Relaxed);
-    PEAK.store(before, Relaxed);
-    LARGEST.store(0, Relaxed);
+    let before = ALLOCATOR.restart();
     let outcomes = scorer.measure(Kind::Enhanced, &[&examples[0]], 20).unwrap();
     assert!(outcomes[0].scores.iter().any(|score| *score > 0.1));
-    (PEAK.load(Relaxed) - before, LARGEST.load(Relaxed))
+    (ALLOCATOR.peak() - before, ALLOCATOR.largest())
 }
 
 #[test]

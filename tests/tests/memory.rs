@@ -3,42 +3,12 @@
 use candle_core::Result;
 use headkv_engine::{Attention, Engine, LoadOptions, Request};
 use headkv_plugin::{Compression, HeadKv, config::Granularity};
-use headkv_tests::{Watch, Watched};
+use headkv_tests::{Counting, Watch, Watched};
 use mistralrs_core::attention_hook::{AttendCx, HookedSequence};
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-};
-
-/// The system's allocator, counting the bytes that live.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is passed on to the system's allocator with the caller's own arguments; only a counter is added.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size(), Relaxed);
-        // SAFETY: the caller keeps `alloc`'s contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller keeps `dealloc`'s contract.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
+use std::sync::{Arc, Mutex};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn live() -> usize {
-    LIVE.load(Relaxed)
-}
+static ALLOCATOR: Counting = Counting::new();
 
 /// Notes the live bytes at the first generated token: the prompt has run, the sequence is alive.
 #[derive(Default)]
@@ -47,7 +17,10 @@ struct AfterPrompt(Mutex<Option<usize>>);
 impl Watch for AfterPrompt {
     fn attend(&self, cx: &AttendCx<'_>, seqs: &[Arc<HookedSequence>]) -> Result<()> {
         if seqs[0].seen(0) > 0 && cx.layer == 0 {
-            self.0.lock().unwrap().get_or_insert_with(live);
+            self.0
+                .lock()
+                .unwrap()
+                .get_or_insert_with(|| ALLOCATOR.live());
         }
         Ok(())
     }
@@ -63,7 +36,7 @@ fn growth(compression: Compression) -> (usize, usize) {
     let engine = Engine::load(options.clone(), Attention::Hook(hook)).unwrap();
     let prompt: Vec<u32> = (0..8_000).map(|i| 300 + i * 7 % 3000).collect();
     let request = [Request::new(prompt, 2)];
-    let loaded = live();
+    let loaded = ALLOCATOR.live();
     engine.generate(&request).unwrap();
     let after = watch.0.lock().unwrap().unwrap();
     let plain = Engine::load(options, Attention::Compressed(compression)).unwrap();

@@ -11,7 +11,15 @@ const MOST_HEADER: u64 = 100_000_000;
 ///
 /// # Errors
 /// What is wrong, as the end of a sentence that begins with the file's name.
-pub fn read(mut from: impl Read, length: u64) -> Result<Vec<String>, String> {
+pub fn read(from: impl Read, length: u64) -> Result<Vec<String>, String> {
+    metadata(from, length).map(|(_, metadata)| metadata.offset_keys())
+}
+
+/// As [`read`], and gives the length of the header, which follows 8 bytes, and what it says.
+///
+/// # Errors
+/// As [`read`].
+pub fn metadata(mut from: impl Read, length: u64) -> Result<(u64, Metadata), String> {
     let mut prefix = [0; 8];
     from.read_exact(&mut prefix)
         .map_err(|_| "is empty".to_string())?;
@@ -26,7 +34,7 @@ pub fn read(mut from: impl Read, length: u64) -> Result<Vec<String>, String> {
     let metadata: Metadata =
         serde_json::from_slice(&bytes).map_err(|e| format!("has a damaged header ({e})"))?;
     match (8 + header).checked_add(metadata.data_len() as u64) {
-        Some(expected) if expected == length => Ok(metadata.offset_keys()),
+        Some(expected) if expected == length => Ok((header, metadata)),
         Some(expected) => Err(format!(
             "is truncated: {length} bytes, its header promises {expected}"
         )),

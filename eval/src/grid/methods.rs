@@ -26,8 +26,8 @@ pub struct Methods {
         default_value = "16,32"
     )]
     pub capacity: Vec<usize>,
-    /// How positions are ranked: window, value-norm, drop, keydiff, tova, leverage, expected, compactor [default: the
-    /// method's own]
+    /// How positions are ranked: window, value-norm, drop, critical, keydiff, tova, leverage, expected, compactor, kvzip
+    /// [default: the method's own]
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub ranking: Vec<String>,
     /// HeadKV: 1/beta of the budget goes by importance [default: the method's own, 1.2 for headkv]

@@ -112,7 +112,7 @@ void decode(cudaStream_t stream, const Capacities &capacities) {
                 a.items = caches[l]->items.at, a.item_count = int(caches[l]->items.count), a.slots = caches[l]->slots;
                 a.heads = HEADS, a.head_dim = DIM, a.arrived = arrived.at, a.partials = partials.at;
                 a.scale = 1 / std::sqrt(float(DIM));
-                for (int b = 0; b < batch; b++) a.tail[b] = 32;
+                for (int b = 0; b < batch; b++) a.tail[b] = 32, a.fresh[b] = 31;
                 CUDA(headkv_decode(&a, stream));
             };
             const double us = time_us(stream, 50, [&] {

@@ -68,10 +68,11 @@ std::vector<double> attend(const T *q, const std::vector<const T *> &k, const st
 /// Three decode steps over ragged heads, so that what one step appends is read by the next.
 template <typename T>
 void decode(int d, int heads, int kv_heads, bool per_query_head, const std::vector<int> &kept, std::vector<int> tail,
-            float cap) {
+            float cap, bool slides = false) {
     const int batch = int(tail.size()), stored = per_query_head ? heads : kv_heads, steps = 3;
     std::vector<int> room = tail;
-    for (int &n : room) n += steps;
+    if (!slides)
+        for (int &n : room) n += steps;
     Layer<T> layer(batch, heads, kv_heads, stored, d, kept, room, 7, multiprocessors());
     Buffer<int> arrived(layer.units);
     arrived.fill(0);
@@ -92,7 +93,11 @@ void decode(int d, int heads, int kv_heads, bool per_query_head, const std::vect
         a.items = layer.items.at, a.item_count = int(layer.items.count), a.slots = layer.slots;
         a.heads = heads, a.head_dim = d, a.type = type_of<T>(), a.arrived = arrived.at, a.partials = partials.at;
         a.scale = scale, a.softcap = cap;
-        for (int b = 0; b < batch; b++) a.tail[b] = ++tail[b];
+        // A window that slides is full: the new token takes the oldest one's place.
+        for (int b = 0; b < batch; b++) {
+            if (slides) a.tail[b] = tail[b], a.fresh[b] = step % tail[b];
+            else a.tail[b] = ++tail[b], a.fresh[b] = tail[b] - 1;
+        }
         CUDA(headkv_decode(&a, nullptr));
         CUDA(cudaDeviceSynchronize());
 
@@ -117,8 +122,9 @@ void decode(int d, int heads, int kv_heads, bool per_query_head, const std::vect
             }
             expected[i] = attend(&hq[size_t(i) * d], ks, vs, d, scale, cap);
             // The newest token must be where the next step looks for it.
-            if (std::memcmp(ks.back(), &hk[(size_t(b) * kv_heads + kv) * d], d * 2) ||
-                std::memcmp(vs.back(), &hv[(size_t(b) * kv_heads + kv) * d], d * 2))
+            const size_t newest = kept[b * stored + s] + a.fresh[b];
+            if (std::memcmp(ks[newest], &hk[(size_t(b) * kv_heads + kv) * d], d * 2) ||
+                std::memcmp(vs[newest], &hv[(size_t(b) * kv_heads + kv) * d], d * 2))
                 stored_wrong = 1;
         });
         for (int i = 0; i < batch * heads; i++)
@@ -126,8 +132,8 @@ void decode(int d, int heads, int kv_heads, bool per_query_head, const std::vect
     }
     for (int n : arrived.host()) stored_wrong += n != 0;
     char what[200];
-    std::snprintf(what, sizeof what, "decode %s d %d heads %d/%d%s batch %d longest %d tail %d cap %g", name<T>(), d, heads,
-                  kv_heads, per_query_head ? " per query head" : "", batch, *std::max_element(kept.begin(), kept.end()),
+    std::snprintf(what, sizeof what, "decode %s d %d heads %d/%d%s%s batch %d longest %d tail %d cap %g", name<T>(), d, heads,
+                  kv_heads, slides ? " sliding" : "", per_query_head ? " per query head" : "", batch, *std::max_element(kept.begin(), kept.end()),
                   *std::max_element(tail.begin(), tail.end()), cap);
     report(what, stored_wrong ? INFINITY : error.relative(), 5e-3);
 }
@@ -342,6 +348,7 @@ template <typename T> void decodes() {
     for (int group : {1, 2, 3, 5, 7, 8, 16, 20}) decode<T>(128, group * 2, 2, false, lengths(6, longest / 4), {0, 63, 1500}, 0);
     decode<T>(128, 32, 8, false, lengths(8, longest), {3000}, 0);
     decode<T>(128, 32, 8, false, std::vector<int>(8 * 3, 0), {0, 64, 127}, 0);
+    decode<T>(128, 8, 2, false, std::vector<int>(2 * 2, 0), {64, 300}, 0, true);
     decode<T>(64, 4, 4, false, lengths(4 * 64, 300), std::vector<int>(64, 9), 0);
 }
 

@@ -96,10 +96,8 @@ impl Backend for Cuda {
         RaggedCache::keep_all(k, v)
     }
 
-    fn keep_last(&self, _: &Tensor, _: &Tensor, window: usize) -> Result<RaggedCache> {
-        candle_core::bail!(
-            "headkv: a sliding window of {window} tokens is not supported on a GPU; use the CPU"
-        )
+    fn keep_last(&self, k: &Tensor, v: &Tensor, window: usize) -> Result<RaggedCache> {
+        RaggedCache::keep_last(k, v, window)
     }
 
     fn keep_at(&self, k: &Tensor, v: &Tensor, positions: &[Vec<u32>]) -> Result<RaggedCache> {

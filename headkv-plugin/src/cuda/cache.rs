@@ -32,8 +32,10 @@ pub struct RaggedCache {
     pub(super) head_dim: usize,
     kept: Arc<KeptRows>,
     blocks: Vec<Arc<Block>>,
-    /// Tokens of the tail.
+    /// Tokens that came to the tail.
     pub(super) tail: usize,
+    /// Tokens that the tail holds at most: once it is full, a new one takes the oldest one's place.
+    window: Option<usize>,
 }
 
 struct KeptRows {
@@ -67,6 +69,39 @@ impl RaggedCache {
     pub fn keep_all(k: &Tensor, v: &Tensor) -> Result<Self> {
         let (kv_heads, tokens, _) = k.dims3()?;
         Self::build(k, v, vec![tokens; kv_heads], Kept::All)
+    }
+
+    /// Keeps a prompt's last `window` tokens, and from then on no more than so many.
+    ///
+    /// # Errors
+    /// As [`Self::keep_all`].
+    pub fn keep_last(k: &Tensor, v: &Tensor, window: usize) -> Result<Self> {
+        let (kv_heads, tokens, head_dim) = k.dims3()?;
+        let held = tokens.min(window);
+        let last = |x: &Tensor| x.narrow(1, tokens - held, held);
+        let Self { kept, .. } = Self::keep_all(&last(k)?, &last(v)?)?;
+        let mut cache = Self::build(
+            k,
+            v,
+            vec![0; kv_heads],
+            Kept::At(&vec![Vec::new(); kv_heads]),
+        )?;
+        let half = kv_heads * held * head_dim;
+        let mut words: CudaSlice<u16> = uninitialized(&cache.device, 2 * half)?;
+        let stream = cache.device.cuda_stream();
+        let wrap = candle_core::Error::wrap;
+        stream
+            .memcpy_dtod(&kept.keys, &mut words.slice_mut(..half))
+            .map_err(wrap)?;
+        stream
+            .memcpy_dtod(&kept.values, &mut words.slice_mut(half..))
+            .map_err(wrap)?;
+        cache.blocks.push(Arc::new(Block {
+            tokens: held,
+            words,
+        }));
+        (cache.tail, cache.window) = (held, Some(window));
+        Ok(cache)
     }
 
     /// Keeps the prompt's tokens at `kept[stored head]`, in that order.
@@ -177,6 +212,7 @@ impl RaggedCache {
             }),
             blocks: Vec::new(),
             tail: 0,
+            window: None,
         })
     }
 
@@ -209,13 +245,27 @@ impl RaggedCache {
 
     /// Makes room for one more token; the compressed part and full blocks stay where they are.
     pub(super) fn reserve(&mut self) -> Result<()> {
-        if self.tail == self.blocks.iter().map(|block| block.tokens).sum::<usize>() {
+        let most = self.window.unwrap_or(usize::MAX);
+        if self.tail == self.room() && self.tail < most {
             // As long as the tail so far: it doubles, up to the largest block.
-            let tokens = self.tail.clamp(FIRST_BLOCK, LARGEST_BLOCK);
+            let tokens = self
+                .tail
+                .clamp(FIRST_BLOCK, LARGEST_BLOCK)
+                .min(most - self.tail);
             let words = uninitialized(&self.device, 2 * self.kv_heads * tokens * self.head_dim)?;
             self.blocks.push(Arc::new(Block { tokens, words }));
         }
         Ok(())
+    }
+
+    fn room(&self) -> usize {
+        self.blocks.iter().map(|block| block.tokens).sum()
+    }
+
+    /// Tokens of the tail with the one that comes next, and which of them that is.
+    pub(super) fn next(&self) -> (i32, i32) {
+        let most = self.window.unwrap_or(usize::MAX);
+        ((self.tail + 1).min(most) as i32, (self.tail % most) as i32)
     }
 
     /// Everything that a stored head attends to: its kept part, then the tail's blocks.
@@ -254,10 +304,12 @@ fn next_id() -> u64 {
 impl KvCache for RaggedCache {
     fn fork(&self) -> Result<Self> {
         let mut blocks = self.blocks.clone();
-        let room: usize = blocks.iter().map(|block| block.tokens).sum();
-        if self.tail < room
-            && let Some(open) = blocks.last_mut()
-        {
+        let open = match self.window {
+            // Any block is written to when its tokens are the oldest.
+            Some(_) => 0,
+            None => blocks.len() - usize::from(self.tail < self.room()),
+        };
+        for open in &mut blocks[open..] {
             let stream = self.device.cuda_stream();
             let words = stream.clone_dtod(&open.words);
             *open = Arc::new(Block {

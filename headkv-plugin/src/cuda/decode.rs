@@ -177,9 +177,9 @@ fn attend(
         Some(plan) if plan.heads == heads && plan.batch == batch => plan,
         _ => Plan::new(caches, batch, heads, &device)?,
     };
-    let mut tail = [0; ffi::MAX_BATCH];
-    for (tokens, cache) in tail.iter_mut().zip(caches.iter()) {
-        *tokens = cache.tail as i32 + 1;
+    let (mut tail, mut fresh) = ([0; ffi::MAX_BATCH], [0; ffi::MAX_BATCH]);
+    for (at, cache) in caches.iter().enumerate() {
+        (tail[at], fresh[at]) = cache.next();
     }
     let out_address = address(out)?;
     let (q, k, v) = (Operand::new(q)?, Operand::new(k)?, Operand::new(v)?);
@@ -208,6 +208,7 @@ fn attend(
             scale: shape.scale,
             softcap: shape.softcap.unwrap_or(0.0),
             tail,
+            fresh,
         };
         // SAFETY: the plan's addresses are of these caches, whose blocks have room; tests compare with the CPU's result.
         launch(&device, "decode attention", |stream| unsafe {

@@ -57,6 +57,7 @@ pub struct Decode {
     pub scale: f32,
     pub softcap: f32,
     pub tail: [i32; MAX_BATCH],
+    pub fresh: [i32; MAX_BATCH],
 }
 
 #[repr(C)]

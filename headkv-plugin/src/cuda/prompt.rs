@@ -69,7 +69,7 @@ pub fn prompt_attention(
         softcap: shape.softcap.unwrap_or(0.0),
         sinks: 0,
         past: (all - tokens) as i32,
-        window: 0,
+        window: shape.window.unwrap_or(0) as i32,
     };
     // SAFETY: the addresses are of live tensors with these shapes and strides; tests compare with the CPU's result.
     launch(&device, "prompt attention", |stream| unsafe {

@@ -228,6 +228,55 @@ fn generated_tokens_equal_the_cpu() {
 }
 
 #[test]
+fn windows_slide_as_on_the_cpu() {
+    let Some(device) = gpu() else { return };
+    let gpu = Cuda::default();
+    for window in [50, 200] {
+        let shape = AttentionShape {
+            window: Some(window),
+            ..SHAPE
+        };
+        let (mut on_gpu, mut on_cpu) = (Vec::new(), Vec::new());
+        // Prompts longer and shorter than the window, which then fills up.
+        for tokens in [260, 40] {
+            let make = |heads| random(&device, &[1, heads, tokens, shape.head_dim]);
+            let [q, k, v] = [shape.heads, shape.kv_heads, shape.kv_heads].map(make);
+            let out = gpu.prefill(&q, &k, &v, &shape).unwrap();
+            let [k1, v1] = [&k, &v].map(|x| x.squeeze(0).unwrap());
+            on_gpu.push(gpu.keep_last(&k1, &v1, window).unwrap());
+            let [q, k, v, k1, v1] = [&q, &k, &v, &k1, &v1].map(cpu);
+            let expected = reference().prefill(&q, &k, &v, &shape).unwrap();
+            close(&host(&out), &host(&expected));
+            on_cpu.push(reference().keep_last(&k1, &v1, window).unwrap());
+        }
+        let mut step = |on_gpu: &mut [RaggedCache], on_cpu: &mut [_], new| {
+            let make = |heads| random(&device, &[on_gpu.len(), heads, new, shape.head_dim]);
+            let [q, k, v] = [shape.heads, shape.kv_heads, shape.kv_heads].map(make);
+            let mut caches: Vec<_> = on_gpu.iter_mut().collect();
+            let out = gpu.extend(0, &q, &k, &v, &shape, &mut caches).unwrap();
+            let mut caches: Vec<_> = on_cpu.iter_mut().collect();
+            let [q, k, v] = [&q, &k, &v].map(cpu);
+            let expected = reference().extend(0, &q, &k, &v, &shape, &mut caches);
+            close(&host(&out), &host(&expected.unwrap()));
+        };
+        for at in 0..250 {
+            step(&mut on_gpu, &mut on_cpu, if at == 20 { 7 } else { 1 });
+        }
+        let words = 2 * shape.kv_heads * shape.head_dim * window;
+        for cache in &on_gpu {
+            assert_eq!((cache.kept_bytes(), cache.tail_bytes()), (0, 2 * words));
+        }
+        // A fork goes on by itself, and so does what it was forked from.
+        let mut forks = [on_gpu[0].fork().unwrap()];
+        let mut expected = [on_cpu[0].fork()];
+        for _ in 0..3 {
+            step(&mut forks, &mut expected, 1);
+            step(&mut on_gpu, &mut on_cpu, 1);
+        }
+    }
+}
+
+#[test]
 fn memory_in_use_is_what_tensors_take() {
     let Some(device) = gpu() else { return };
     let bytes = || allocated_bytes(&device).unwrap().unwrap();

@@ -1,5 +1,6 @@
 //! The way from the runtime's call to the backend of its tensors.
 
+use super::Reuse;
 use crate::{
     AttentionShape,
     backend::Backend,
@@ -20,6 +21,25 @@ pub struct Memory {
     pub prefixes: Prefixes,
     /// What is kept of them.
     pub conversations: Conversations,
+}
+
+impl Memory {
+    /// Remembers up to `bytes` in that way, and nothing in the other.
+    pub fn new(reuse: Reuse, bytes: usize) -> Self {
+        let memory = Self {
+            prefixes: Prefixes::new(0),
+            conversations: Conversations::new(0),
+        };
+        memory.restart(reuse, bytes);
+        memory
+    }
+
+    /// Forgets everything, and is from now on as a new one.
+    pub fn restart(&self, reuse: Reuse, bytes: usize) {
+        let of = |kind| if reuse == kind { bytes } else { 0 };
+        self.prefixes.restart(of(Reuse::Exact));
+        self.conversations.restart(of(Reuse::Compressed));
+    }
 }
 
 /// The backends that a model's tensors may need.
@@ -87,12 +107,13 @@ fn attend<B: Backend>(
             account,
             recording,
         } = state.layer::<B>(cx.layer, tokens, cx.k)?;
-        let record = recording.is_some();
+        let (record, aside) = (recording.is_some(), seq.is_aside());
         accounts.push((account, layer.own_bytes(), layer.kept_bytes(), recording));
         rows.push(Row {
             layer,
             policy,
             prompt,
+            aside,
             record,
             recorded: None,
             compressing,
@@ -100,17 +121,24 @@ fn attend<B: Backend>(
     }
     let out = layer::attend(backend, cx.layer, [cx.q, cx.k, cx.v], &shape, &mut rows)?;
     let tokens = cx.k.dim(2)?;
+    let last = cx.layer + 1 == cx.model.layers;
     for ((account, own, kept, recording), row) in accounts.into_iter().zip(&rows) {
         account.own.change(own, row.layer.own_bytes());
         account.kept.change(kept, row.layer.kept_bytes());
-        account.add(*row.compressing, if cx.layer == 0 { tokens } else { 0 });
+        let counted = cx.layer == 0 && !row.aside;
+        account.add(*row.compressing, if counted { tokens } else { 0 });
         if let (Some(recording), Some([k, v])) = (recording, &row.recorded) {
             memory.prefixes.add(recording, [k, v], cx.model.layers)?;
         }
     }
     drop(rows);
-    if cx.layer + 1 == cx.model.layers {
+    if last {
         for (state, seq) in states.iter_mut().zip(seqs) {
+            let compressed = state.compressed(&seq.info().prompt).len();
+            if let Err(error) = state.end_pass(backend, compressed, seq.is_aside()) {
+                // The layers have taken the pass in: it cannot be asked for again.
+                seq.fail(error.to_string());
+            }
             if let Some(recording) = state.recorded(cx.model.layers) {
                 memory.prefixes.insert(recording);
             }

@@ -7,7 +7,7 @@ mod model;
 pub use linear::Panels;
 pub use model::{Configured, Model};
 
-use crate::{Compression, Error, HeadScores, methods, rotary::Rotary};
+use crate::{Compression, Error, HeadScores, methods, ranking::Facts};
 use candle_core::Result;
 use mistralrs_core::attention_hook::{
     AttentionHook, ModelHook, ModelInfo, PromptPolicy, scope, sync_scope,
@@ -43,7 +43,7 @@ pub enum Reuse {
 }
 
 /// How a model's prompts are read.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// How prompts share the engine with sequences that decode.
     pub prompts: PromptPolicy,
@@ -52,8 +52,8 @@ pub struct Options {
     pub prefix_bytes: usize,
     /// What is remembered within these bytes.
     pub reuse: Reuse,
-    /// The model's rotary embedding, which some rankings need ([`crate::ranking::Needs`]); `None` if it is not known.
-    pub rotary: Option<Arc<Rotary>>,
+    /// What is known of the model; some rankings need it ([`crate::ranking::Needs`]).
+    pub facts: Facts,
 }
 
 impl HeadKv {

@@ -9,7 +9,7 @@ use crate::{
     Compression, Error, HeadScores, ModelShape, Policy,
     conversation::Conversations,
     prefix::{Prefixes, Reused},
-    rotary::Rotary,
+    ranking::Facts,
     sequence::Sequence,
     usage::{Ledger, Usage},
 };
@@ -17,7 +17,7 @@ use candle_core::{Result, Tensor};
 use mistralrs_core::{
     Pipeline,
     attention_hook::{
-        AttendCx, HookedSequence, ModelHook, ModelInfo, PromptPolicy, SeqInfo, hook_of,
+        AttendCx, HookedSequence, ModelHook, ModelInfo, NextPass, PromptPolicy, SeqInfo, hook_of,
     },
 };
 use std::{
@@ -34,7 +34,9 @@ pub struct Model {
     /// By layer, the tokens that a sliding window shows.
     windows: Arc<[Option<usize>]>,
     prompts: PromptPolicy,
-    rotary: Option<Arc<Rotary>>,
+    /// The model's context in tokens.
+    context: usize,
+    facts: Facts,
     memory: Memory,
     policies: Mutex<Policies>,
     ledger: Arc<Ledger>,
@@ -75,21 +77,15 @@ impl Model {
             head_dim: info.head_dim,
         };
         let windows = info.windows.clone();
-        let bytes_of = |asked: Reuse, kind| match asked == kind {
-            true => options.prefix_bytes,
-            false => 0,
-        };
         let default = Policy::with_windows(config, shape, &windows, scores)?;
-        let default = Arc::new(default.with_rotary(options.rotary.clone())?);
+        let default = Arc::new(default.with_facts(options.facts.clone())?);
         Ok(Self {
             shape,
             windows,
             prompts: options.prompts,
-            memory: Memory {
-                prefixes: Prefixes::new(bytes_of(options.reuse, Reuse::Exact)),
-                conversations: Conversations::new(bytes_of(options.reuse, Reuse::Compressed)),
-            },
-            rotary: options.rotary,
+            memory: Memory::new(options.reuse, options.prefix_bytes),
+            context: info.max_seq_len,
+            facts: options.facts,
             policies: Mutex::new(Policies {
                 default,
                 own: HashMap::new(),
@@ -163,7 +159,7 @@ impl Model {
     pub fn policy(&self, config: &Compression) -> std::result::Result<Arc<Policy>, Error> {
         let scores = read_scores(config)?;
         let policy = Policy::with_windows(config, self.shape, &self.windows, scores.as_ref())?;
-        policy.with_rotary(self.rotary.clone()).map(Arc::new)
+        policy.with_facts(self.facts.clone()).map(Arc::new)
     }
 
     /// What a sequence holds, or held at its end; by the `id` of its response. The most recent that ended are
@@ -189,9 +185,7 @@ impl Model {
 
     /// Forgets all earlier prompts, and remembers those that come, up to that many bytes.
     pub fn remember(&self, reuse: Reuse, bytes: usize) {
-        let of = |kind| if reuse == kind { bytes } else { 0 };
-        self.memory.prefixes.restart(of(Reuse::Exact));
-        self.memory.conversations.restart(of(Reuse::Compressed));
+        self.memory.restart(reuse, bytes);
     }
 
     /// Bytes of earlier prompts that are remembered, and how many may be.
@@ -256,6 +250,11 @@ impl ModelHook for Model {
                 "headkv: {then} tokens follow a prompt of none; give at least one token to compress"
             );
         }
+        // A prompt that is said again is complete before its last token runs, which the first answer comes from.
+        let then = match policy.needs().replay && seq.prompt.len() > 1 {
+            true => then.max(1),
+            false => then,
+        };
         let account = self
             .ledger
             .open(seq.seq_id, seq.request_id, seq.prompt.len());
@@ -299,6 +298,21 @@ impl ModelHook for Model {
         let tokens = known.tokens();
         state.resume(known);
         Ok(tokens)
+    }
+
+    fn next_pass(&self, seq: &HookedSequence) -> Result<NextPass> {
+        let mut state = seq.state::<Sequence>()?;
+        let seen = seq.seen(0);
+        let prompt = state.compressed(&seq.info().prompt);
+        if !state.policy().waits() || seen > prompt.len() {
+            return Ok(NextPass::Prompt(usize::MAX));
+        }
+        if seen < prompt.len() {
+            return Ok(NextPass::Prompt(prompt.len() - seen));
+        }
+        let room = self.context.saturating_sub(prompt.len());
+        let replay = state.replay(prompt, room)?;
+        Ok(replay.map_or(NextPass::Prompt(usize::MAX), NextPass::Aside))
     }
 
     fn prompts(&self) -> PromptPolicy {

@@ -9,10 +9,21 @@
 use super::{Budget, Build, Defaults, Entry, LayerContext, Method, headkv::HeadBudgets};
 use crate::{Error, config::Pool};
 
-struct HeadKvPlus {
+pub struct HeadKvPlus {
     budgets: HeadBudgets,
     /// By layer, one for each stored head.
     weights: Vec<Vec<f64>>,
+    across_layers: bool,
+}
+
+impl HeadKvPlus {
+    /// The same in one competition of all layers.
+    pub fn across_layers(self) -> Self {
+        Self {
+            across_layers: true,
+            ..self
+        }
+    }
 }
 
 impl Method for HeadKvPlus {
@@ -23,25 +34,33 @@ impl Method for HeadKvPlus {
             weights: self.weights[at.layer].clone(),
         }
     }
+
+    fn across_layers(&self) -> bool {
+        self.across_layers
+    }
 }
 
 pub fn entry() -> Entry {
     let about = "HeadKV's budget by layer, shared inside it by the prompt; looks forwards";
-    Entry::new("headkv-plus", build)
+    Entry::new("headkv-plus", |b| Ok(Box::new(plus(b)?)))
         .about(about)
         .needs_scores()
-        .defaults(Defaults {
-            ranking: "drop".into(),
-            pool: Some(Pool {
-                before: 7,
-                after: 24,
-                decay: 0.8,
-            }),
-            beta: 1.5,
-        })
+        .defaults(defaults())
 }
 
-fn build(b: &Build) -> Result<Box<dyn Method>, Error> {
+pub fn defaults() -> Defaults {
+    Defaults {
+        ranking: "drop".into(),
+        pool: Some(Pool {
+            before: 7,
+            after: 24,
+            decay: 0.8,
+        }),
+        beta: 1.5,
+    }
+}
+
+pub fn plus(b: &Build) -> Result<HeadKvPlus, Error> {
     let Some(scores) = b.scores else {
         return Err(Error::NoScores("headkv-plus".into()));
     };
@@ -49,8 +68,9 @@ fn build(b: &Build) -> Result<Box<dyn Method>, Error> {
     let scores = scores.grouped(b.model.heads / stored, b.config.reduce);
     let shares = scores.shares(b.config.temp);
     let weigh = |layer: &[f64]| layer.iter().map(|s| s.powf(b.config.prior)).collect();
-    Ok(Box::new(HeadKvPlus {
+    Ok(HeadKvPlus {
         budgets: HeadBudgets::new(b.config, &scores),
         weights: shares.chunks(stored).map(weigh).collect(),
-    }))
+        across_layers: false,
+    })
 }

@@ -7,6 +7,8 @@ mod adakv;
 mod full;
 mod headkv;
 mod headkv_plus;
+mod headkv_pool;
+mod kvzip;
 mod pyramidkv;
 mod snapkv;
 mod streaming;
@@ -79,6 +81,13 @@ pub trait Method: Send + Sync {
     /// How many candidates each head of a layer keeps. Called once per layer and prompt, after that layer's prompt
     /// pass; the answer must depend on the arguments only.
     fn budget(&self, at: &LayerContext) -> Budget;
+
+    /// Whether the heads of all layers compete with each other: each layer's budget is then a [`Budget::Competing`], whose
+    /// totals add up. What is kept is decided when the last layer has ranked its positions; all layers hold the whole prompt
+    /// until then.
+    fn across_layers(&self) -> bool {
+        false
+    }
 }
 
 /// What a method is built from.
@@ -245,6 +254,8 @@ fn builtin() -> Vec<Entry> {
             .about("a capacity per head, from head scores")
             .needs_scores(),
         headkv_plus::entry(),
+        headkv_pool::entry(),
+        kvzip::entry(),
         Entry::new("threshold", threshold::build)
             .about("as few as lose no more than a part of the ranking's sum, the capacity at most"),
     ]

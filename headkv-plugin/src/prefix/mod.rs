@@ -12,21 +12,21 @@ mod chain;
 mod recording;
 pub(crate) mod room;
 mod state;
+pub(crate) mod tally;
 
 pub use chain::Known;
 pub use recording::Recording;
 pub use state::State;
+pub use tally::Reused;
 
 use candle_core::{Device, Result, Tensor};
 use chain::{Comparison, Prefix};
 use room::{Room, Share};
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+use tally::Tally;
 
 /// Shared beginnings are worth reading on from if they have so many tokens, and end at a multiple of them.
 pub const BLOCK: usize = 64;
@@ -35,10 +35,7 @@ pub const BLOCK: usize = 64;
 pub struct Prefixes {
     room: Arc<Room>,
     shelf: Mutex<Shelf>,
-    asked: AtomicU64,
-    asked_tokens: AtomicU64,
-    found: AtomicU64,
-    tokens: AtomicU64,
+    tally: Tally,
 }
 
 #[derive(Default)]
@@ -49,29 +46,13 @@ struct Shelf {
     pinned: Vec<Arc<Prefix>>,
 }
 
-/// How often prompts were read on from earlier ones.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reused {
-    /// Prompts that were looked up.
-    pub prompts: u64,
-    /// Their tokens.
-    pub prompt_tokens: u64,
-    /// Those of them whose beginning was known.
-    pub hits: u64,
-    /// Tokens that did not run again.
-    pub tokens: u64,
-}
-
 impl Prefixes {
     /// Remembers up to `limit` bytes; none are remembered with 0.
     pub fn new(limit: usize) -> Self {
         Self {
             room: Room::new(limit),
             shelf: Mutex::default(),
-            asked: AtomicU64::new(0),
-            asked_tokens: AtomicU64::new(0),
-            found: AtomicU64::new(0),
-            tokens: AtomicU64::new(0),
+            tally: Tally::default(),
         }
     }
 
@@ -93,11 +74,9 @@ impl Prefixes {
 
     /// The longest beginning of a prompt that was read before, short of its last `last` tokens (of at least one).
     pub fn find(&self, prompt: &[u32], last: usize) -> Option<Known> {
-        self.asked.fetch_add(1, Relaxed);
-        self.asked_tokens.fetch_add(prompt.len() as u64, Relaxed);
+        self.tally.asked(prompt.len());
         let known = self.look(prompt, last)?;
-        self.found.fetch_add(1, Relaxed);
-        self.tokens.fetch_add(known.tokens() as u64, Relaxed);
+        self.tally.found(known.tokens());
         Some(known)
     }
 
@@ -221,12 +200,7 @@ impl Prefixes {
 
     /// How often prompts were read on from earlier ones.
     pub fn reused(&self) -> Reused {
-        Reused {
-            prompts: self.asked.load(Relaxed),
-            prompt_tokens: self.asked_tokens.load(Relaxed),
-            hits: self.found.load(Relaxed),
-            tokens: self.tokens.load(Relaxed),
-        }
+        self.tally.read()
     }
 
     /// Room for so many bytes, made by forgetting what was not used for longest; nothing is forgotten where that does not

@@ -18,6 +18,7 @@ impl Ranking for Compactor {
         Needs {
             rotary: true,
             all_queries: true,
+            ..Needs::default()
         }
     }
 

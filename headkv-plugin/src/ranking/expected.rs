@@ -20,6 +20,7 @@ impl Ranking for Expected {
         Needs {
             rotary: true,
             all_queries: true,
+            ..Needs::default()
         }
     }
 

@@ -4,9 +4,12 @@
 //! [`register`].
 
 mod compactor;
+mod critical;
 mod drop;
 mod expected;
+mod facts;
 mod keydiff;
+mod kvzip;
 mod leverage;
 mod tova;
 mod value_norm;
@@ -14,6 +17,8 @@ mod value_norm;
 use crate::{AttentionShape, Error, rotary::Rotary};
 use candle_core::{D, DType, Result, Tensor};
 use std::sync::{Arc, OnceLock, RwLock};
+
+pub use facts::{Encode, Facts, Outputs};
 
 /// The name of the observation window's attention, which needs no [`Ranking`]: devices have kernels for it.
 pub const WINDOW: &str = "window";
@@ -40,6 +45,11 @@ pub struct Needs {
     pub all_queries: bool,
     /// The model's rotary embedding.
     pub rotary: bool,
+    /// The weights of the layer's output projection.
+    pub outputs: bool,
+    /// A second pass in which the prompt is said again ([`crate::replay`]): the window's queries are then those of that pass,
+    /// whose keys stand behind the prompt's. All layers hold the whole prompt until it is over.
+    pub replay: bool,
 }
 
 /// One layer of a prompt, as a ranking sees it.
@@ -54,6 +64,7 @@ pub struct Observed<'a> {
     pub shape: &'a AttentionShape,
     all_queries: Option<&'a Tensor>,
     rotary: Option<&'a Rotary>,
+    outputs: Option<&'a Tensor>,
     probabilities: OnceLock<Tensor>,
 }
 
@@ -72,6 +83,7 @@ impl<'a> Observed<'a> {
             shape,
             all_queries: None,
             rotary: None,
+            outputs: None,
             probabilities: OnceLock::new(),
         }
     }
@@ -86,6 +98,25 @@ impl<'a> Observed<'a> {
     pub fn with_rotary(mut self, rotary: Option<&'a Rotary>) -> Self {
         self.rotary = rotary;
         self
+    }
+
+    /// Adds the weights of the layer's output projection, `(hidden, heads * head_dim)`.
+    pub fn with_outputs(mut self, outputs: Option<&'a Tensor>) -> Self {
+        self.outputs = outputs;
+        self
+    }
+
+    /// The weights of the layer's output projection, `(hidden, heads * head_dim)`.
+    ///
+    /// # Errors
+    /// A ranking that did not say that it [`Needs`] them.
+    pub fn outputs(&self) -> Result<&'a Tensor> {
+        match self.outputs {
+            Some(outputs) => Ok(outputs),
+            None => candle_core::bail!(
+                "headkv: a ranking asks for the output projection without saying so; correct its `needs`"
+            ),
+        }
     }
 
     /// The queries of all positions in f32, `(heads, tokens, head_dim)`.
@@ -248,6 +279,11 @@ fn builtin() -> Vec<Entry> {
             drop::Drop,
         ),
         Entry::new(
+            "critical",
+            "that attention times the norm of what the position adds to the layer's output (CriticalKV)",
+            critical::Critical,
+        ),
+        Entry::new(
             "keydiff",
             "how much the key differs from the mean key; asks no query",
             keydiff::KeyDiff,
@@ -271,6 +307,11 @@ fn builtin() -> Vec<Entry> {
             "compactor",
             "leverage, and the attention from a position's surroundings",
             compactor::Compactor,
+        ),
+        Entry::new(
+            "kvzip",
+            "the most that a repetition of the prompt attends to the position, in a second pass",
+            kvzip::KvZip,
         ),
     ]
 }

@@ -15,11 +15,14 @@ const SHAPE: AttentionShape = AttentionShape {
 };
 const TOKENS: usize = 40;
 const WINDOW_TOKENS: usize = 5;
+const HIDDEN: usize = 12;
 
 struct Example {
     q: Tensor,
     k: Tensor,
     v: Tensor,
+    /// The output projection.
+    o: Tensor,
 }
 
 type Rows = Vec<Vec<Vec<f32>>>;
@@ -33,12 +36,19 @@ impl Example {
             q: make(SHAPE.heads, WINDOW_TOKENS),
             k: make(SHAPE.kv_heads, TOKENS),
             v: make(SHAPE.kv_heads, TOKENS),
+            o: Tensor::randn(
+                0f32,
+                1.0,
+                (HIDDEN, SHAPE.heads * SHAPE.head_dim),
+                &Device::Cpu,
+            )
+            .unwrap(),
         }
     }
 
     fn scores(&self, name: &str) -> Vec<Vec<f32>> {
         let ranking = find(name).unwrap().ranking.unwrap();
-        let observed = Observed::new(&self.q, &self.k, &self.v, &SHAPE);
+        let observed = Observed::new(&self.q, &self.k, &self.v, &SHAPE).with_outputs(Some(&self.o));
         ranking.scores(&observed).unwrap().to_vec2().unwrap()
     }
 
@@ -115,6 +125,62 @@ fn drop_is_the_distance_that_the_outputs_move() {
                 });
                 expected += moved.sum::<f64>();
             }
+            close(score, expected, &format!("head {head}, position {j}"));
+        }
+    }
+}
+
+#[test]
+fn critical_weighs_attention_by_what_the_value_adds_to_the_output() {
+    let example = Example::random();
+    let (_, _, v) = example.rows();
+    let o: Vec<Vec<f32>> = example.o.to_vec2().unwrap();
+    for (head, scores) in example.scores("critical").iter().enumerate() {
+        let values = &v[head / SHAPE.group()];
+        for (j, &score) in scores.iter().enumerate() {
+            let added = o.iter().map(|row| {
+                let row = &row[head * SHAPE.head_dim..][..SHAPE.head_dim];
+                let product = |(w, x): (&f32, &f32)| f64::from(*w) * f64::from(*x);
+                row.iter().zip(&values[j]).map(product).sum::<f64>().abs()
+            });
+            let rows = (0..WINDOW_TOKENS).map(|row| example.probabilities(head, row)[j]);
+            let attention = rows.sum::<f64>() / WINDOW_TOKENS as f64;
+            let expected = (attention + 1e-4) * added.sum::<f64>();
+            close(score, expected, &format!("head {head}, position {j}"));
+        }
+    }
+}
+
+#[test]
+fn kvzip_is_the_most_that_a_row_of_the_repetition_attends() {
+    // More rows than it looks at in one go.
+    let (prompt, said) = (30, 150);
+    let make = |heads, tokens| {
+        Tensor::randn(0.2f32, 1.0, (heads, tokens, SHAPE.head_dim), &Device::Cpu).unwrap()
+    };
+    let (q, k) = (make(SHAPE.heads, said), make(SHAPE.kv_heads, prompt + said));
+    let ranking = find("kvzip").unwrap().ranking.unwrap();
+    let scores = ranking.scores(&Observed::new(&q, &k, &k, &SHAPE)).unwrap();
+    let scores: Vec<Vec<f32>> = scores.to_vec2().unwrap();
+    let (q, k): (Rows, Rows) = (q.to_vec3().unwrap(), k.to_vec3().unwrap());
+    for (head, scores) in scores.iter().enumerate() {
+        let stored = head / SHAPE.group();
+        let mut most = vec![0f64; prompt];
+        for of_group in 0..SHAPE.group() {
+            for (row, q) in q[stored * SHAPE.group() + of_group].iter().enumerate() {
+                let power = |k: &Vec<f32>| {
+                    let dot: f32 = q.iter().zip(k).map(|(a, b)| a * b).sum();
+                    f64::from(dot * SHAPE.scale).exp()
+                };
+                let powers: Vec<f64> = k[stored][..=prompt + row].iter().map(power).collect();
+                let sum: f64 = powers.iter().sum();
+                for (most, power) in most.iter_mut().zip(&powers) {
+                    *most = most.max(power / sum);
+                }
+            }
+        }
+        for (j, &score) in scores.iter().enumerate() {
+            let expected = most.get(j).copied().unwrap_or(0.0);
             close(score, expected, &format!("head {head}, position {j}"));
         }
     }

@@ -26,6 +26,81 @@ impl Default for PromptPolicy {
     }
 }
 
+/// What a pass is to run of a prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NextPass {
+    /// Its next tokens, so many at most.
+    Prompt(usize),
+    /// These tokens instead, at the positions of its next ones. They are no part of the sequence: what they leave is the
+    /// hook's to use, and the prompt then goes on from where it was. The prompt's last token must still be to run.
+    Aside(Vec<u32>),
+}
+
+/// A prompt's next pass.
+struct Work {
+    /// Tokens of the prompt that have run.
+    seen: usize,
+    /// Its tokens that are still to run, in this pass and in later ones.
+    remaining: usize,
+    next: NextPass,
+}
+
+impl Work {
+    fn of(seq: &mut Sequence) -> Self {
+        let len = seq.len();
+        let Some(state) = of(seq) else {
+            let next = NextPass::Prompt(usize::MAX);
+            return Self {
+                seen: 0,
+                remaining: len,
+                next,
+            };
+        };
+        // What is known from elsewhere has to be asked first.
+        let remaining = state.remaining();
+        Self {
+            seen: state.seen(0),
+            remaining,
+            next: state.next_pass(),
+        }
+    }
+
+    fn tokens(&self) -> usize {
+        match &self.next {
+            NextPass::Prompt(most) => self.remaining.min(*most),
+            NextPass::Aside(tokens) => tokens.len(),
+        }
+    }
+
+    /// Whether two prompts run in one batch.
+    fn runs_with(&self, other: &Self) -> bool {
+        let of = |work: &Self| {
+            let aside = matches!(work.next, NextPass::Aside(_));
+            (work.seen, work.remaining, work.tokens(), aside)
+        };
+        of(self) == of(other)
+    }
+
+    /// Makes the first `length` tokens of it what the prompt's next pass runs.
+    fn take(self, seq: &mut Sequence, length: usize) {
+        let Some(state) = of(seq).cloned() else {
+            return;
+        };
+        let prompt = &state.info().prompt;
+        state.set_aside(matches!(self.next, NextPass::Aside(_)));
+        let tokens = match self.next {
+            NextPass::Prompt(_) if self.seen == 0 && length >= prompt.len() => return,
+            NextPass::Prompt(_) => {
+                let end = (self.seen + length).min(prompt.len());
+                prompt[self.seen..end].to_vec()
+            }
+            NextPass::Aside(tokens) => tokens,
+        };
+        seq.set_prefill_toks(tokens);
+        seq.token_offset = self.seen;
+    }
+}
+
 /// Of a hooked model's sequences that could run, those that run now; `wait` takes the others until the next step. `Err`
 /// gives an unhooked model's sequences back.
 ///
@@ -45,7 +120,6 @@ pub(crate) fn bucket(
     running.sort_by_key(|seq| *seq.id());
     let (mut prompts, mut decoding): (Vec<_>, Vec<_>) =
         running.into_iter().partition(Sequence::is_prompt);
-    let first = prompts.first_mut().map_or((0, 0), progress);
     // Raw logits are those of the whole prompt.
     let whole = !policy.interleave || prompts.first().is_some_and(|seq| seq.return_raw_logits);
     let most = if whole {
@@ -53,16 +127,23 @@ pub(crate) fn bucket(
     } else {
         policy.tokens.max(1)
     };
-    let length = first.1.min(most);
-    let mut room = (policy.tokens / length.max(1)).max(1);
     let (mut now, mut later) = (Vec::new(), Vec::new());
-    for mut seq in prompts {
-        if room > 0 && progress(&mut seq) == first {
-            room -= 1;
-            take(&mut seq, length);
-            now.push(seq);
-        } else {
-            later.push(seq);
+    if let Some(first) = prompts.first_mut().map(Work::of) {
+        // Tokens that stand aside come at once: a hook looks at them together.
+        let length = match first.next {
+            NextPass::Prompt(_) => first.tokens().min(most),
+            NextPass::Aside(_) => first.tokens(),
+        };
+        let mut room = (policy.tokens / length.max(1)).max(1);
+        for mut seq in prompts {
+            let work = Work::of(&mut seq);
+            if room > 0 && work.runs_with(&first) {
+                room -= 1;
+                work.take(&mut seq, length);
+                now.push(seq);
+            } else {
+                later.push(seq);
+            }
         }
     }
     if now.is_empty() || policy.interleave {
@@ -71,28 +152,6 @@ pub(crate) fn bucket(
     later.append(&mut decoding);
     later.into_iter().for_each(wait);
     Ok(now)
-}
-
-/// Tokens of a prompt that have run, and that are still to run.
-fn progress(seq: &mut Sequence) -> (usize, usize) {
-    let len = seq.len();
-    of(seq).map_or((0, len), |state| {
-        let remaining = state.remaining();
-        (state.seen(0), remaining)
-    })
-}
-
-/// Makes the next `length` tokens of a prompt what its next pass runs.
-fn take(seq: &mut Sequence, length: usize) {
-    let Some(state) = of(seq).cloned() else {
-        return;
-    };
-    let (seen, prompt) = (state.seen(0), &state.info().prompt);
-    if seen > 0 || length < prompt.len() {
-        let end = (seen + length).min(prompt.len());
-        seq.set_prefill_toks(prompt[seen..end].to_vec());
-        seq.token_offset = seen;
-    }
 }
 
 /// Whether the pass that has just run was not the last piece of its prompts, so that nothing is sampled.

@@ -13,7 +13,7 @@ use std::{
 use candle_core::Result;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{cache::LayerCache, first_layer, HookedCache, ModelHook, SeqInfo};
+use super::{cache::LayerCache, first_layer, HookedCache, ModelHook, NextPass, SeqInfo};
 use crate::{kv_cache::KvCache, pipeline::Pipeline, sequence::Sequence};
 
 /// A sequence under a hook, from its request to its last token.
@@ -25,6 +25,8 @@ pub struct HookedSequence {
     failure: OnceLock<String>,
     /// Whether the hook was asked how much of the prompt it knows.
     resumed: AtomicBool,
+    /// Whether the pass at hand runs tokens that are no part of the sequence.
+    aside: AtomicBool,
     /// Nanoseconds that the prompt's earlier pieces took.
     prompt_nanos: AtomicU64,
     state: Mutex<Box<dyn Any + Send>>,
@@ -41,8 +43,35 @@ impl HookedSequence {
         self.seen[layer].load(Ordering::Acquire)
     }
 
+    /// Whether the pass at hand runs tokens that are no part of the sequence ([`NextPass::Aside`]).
+    pub fn is_aside(&self) -> bool {
+        self.aside.load(Ordering::Acquire)
+    }
+
     pub(super) fn advance(&self, layer: usize, tokens: usize) {
-        self.seen[layer].fetch_add(tokens, Ordering::AcqRel);
+        if !self.is_aside() {
+            self.seen[layer].fetch_add(tokens, Ordering::AcqRel);
+        }
+    }
+
+    /// What the hook says that the prompt's next pass is to run.
+    pub(super) fn next_pass(&self) -> NextPass {
+        let next = match self.hook.next_pass(self) {
+            Ok(NextPass::Prompt(0)) => Err("attention hook: a pass of no tokens".into()),
+            Ok(NextPass::Aside(tokens)) if tokens.is_empty() => {
+                Err("attention hook: a pass of no tokens".into())
+            }
+            Ok(next) => Ok(next),
+            Err(error) => Err(error.to_string()),
+        };
+        next.unwrap_or_else(|why: String| {
+            self.fail(why);
+            NextPass::Prompt(usize::MAX)
+        })
+    }
+
+    pub(super) fn set_aside(&self, aside: bool) {
+        self.aside.store(aside, Ordering::Release);
     }
 
     /// Tokens of the prompt that are still to run; asks the hook, once, how many it knows from elsewhere.
@@ -107,6 +136,7 @@ pub(crate) fn begin(pipeline: &dyn Pipeline, seq: &mut Sequence, request_id: usi
         seen: (0..model.layers).map(|_| AtomicUsize::new(0)).collect(),
         failure: OnceLock::new(),
         resumed: AtomicBool::new(false),
+        aside: AtomicBool::new(false),
         prompt_nanos: AtomicU64::new(0),
         state: Mutex::new(state),
     };

@@ -28,6 +28,7 @@ mod longbench;
 mod metrics;
 mod model_identity;
 mod needle_quality;
+mod one_pool;
 mod own_method;
 mod own_scores;
 mod parity;
