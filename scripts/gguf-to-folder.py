@@ -6,9 +6,20 @@
 What a folder has and a GGUF file does not: rankings that need the rotary embedding or W_O, every GPU, and models whose GGUF
 the runtime does not read (Gemma 3). Needs the PyPI packages torch, transformers and gguf; without them it says so, exit code 2.
 """
+import json
 import os
 import pathlib
 import sys
+
+
+def old_names(file):
+    """Adds the rotary settings under the names that they had before transformers 5, which mistral.rs reads."""
+    config = json.loads(file.read_text())
+    rope = config.get("rope_parameters") or {}
+    if "rope_theta" in rope:
+        config["rope_theta"] = rope["rope_theta"]
+        config["rope_scaling"] = rope if rope.get("rope_type", "default") != "default" else None
+    file.write_text(json.dumps(config, indent=2))
 
 
 def main():
@@ -23,6 +34,7 @@ def main():
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:
         import torch
+        from tokenizers import decoders
         from transformers import AutoModelForCausalLM, AutoTokenizer
         import gguf  # noqa: F401  transformers asks for it
     except ImportError as missing:
@@ -30,8 +42,20 @@ def main():
         return 2
     draft = folder.with_name(folder.name + ".draft")
     where = dict(pretrained_model_name_or_path=str(file.parent), gguf_file=file.name)
-    AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16).save_pretrained(draft)
-    AutoTokenizer.from_pretrained(**where).save_pretrained(draft)
+    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
+    # Its weights are no longer quantized, which transformers does not know of itself.
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(draft)
+    tokenizer = AutoTokenizer.from_pretrained(**where)
+    # The file says which token ends an answer; transformers does not always read it.
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(model.config.eos_token_id)
+    # Nor does it always know that tokens are bytes.
+    if any(token.startswith("Ġ") for token in tokenizer.get_vocab()):
+        tokenizer.backend_tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save_pretrained(draft)
+    old_names(draft / "config.json")
     draft.rename(folder)
     print(folder)
     return 0

@@ -244,7 +244,8 @@ fn command(command: Command) -> Result<bool> {
             let mut results = Results::read(&dir)?;
             results.withhold(&withhold)?;
             let page = session::write_reports(&results, to.as_ref().unwrap_or(&dir), &options)?;
-            terminal::print(&report::markdown(&report::tables(&results.rows)))?;
+            let text = report::markdown(&report::tables(&results.rows));
+            terminal::print(&(text + &report::speed(&results.speed)))?;
             terminal::say(&format!("report: {}", page.display()));
             Ok(true)
         }

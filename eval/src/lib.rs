@@ -32,6 +32,7 @@ pub mod sample;
 #[cfg(feature = "engine")]
 pub mod session;
 pub mod shard;
+pub mod speed;
 pub mod store;
 pub mod suggest;
 pub mod table;

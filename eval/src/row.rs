@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 /// What a row's version begins with; raised whenever the same key would get another answer or score, so that old rows
 /// are run again and never averaged with new ones.
-const RESULTS_VERSION: u32 = 2;
+const RESULTS_VERSION: u32 = 3;
 
 /// The version that rows and their keys carry: that of the results, and of this crate.
 pub fn version() -> String {
@@ -408,6 +408,6 @@ pub(crate) mod tests {
             beta: Some(1.2),
             ..Variant::new("headkv").capacity(16)
         };
-        insta::assert_snapshot!(key(&sample("1"), &model(), &variant), @r#"needle/test/1 | m@0123456789abcdef cpu | headkv@16 beta 1.2 scores ffffffffffffffff | prompt cfb358d4efcc0324, answer of 0 to 10 tokens, stop [], qa_f1 against 8a798890fe938171 | 2 (0.1.0)"#);
+        insta::assert_snapshot!(key(&sample("1"), &model(), &variant), @r#"needle/test/1 | m@0123456789abcdef cpu | headkv@16 beta 1.2 scores ffffffffffffffff | prompt cfb358d4efcc0324, answer of 0 to 10 tokens, stop [], qa_f1 against 8a798890fe938171 | 3 (0.1.0)"#);
     }
 }

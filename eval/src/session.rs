@@ -417,7 +417,8 @@ pub fn write_reports(
     options: &report::Options,
 ) -> Result<PathBuf, Error> {
     let tables = report::tables(&results.rows);
-    whole::write(&to.join("report.md"), report::markdown(&tables))?;
+    let text = report::markdown(&tables) + &report::speed(&results.speed);
+    whole::write(&to.join("report.md"), text)?;
     whole::write(&to.join("report.csv"), report::csv(&tables))?;
     let page = to.join("report.html");
     whole::write(&page, &report::html(results, options)?)?;

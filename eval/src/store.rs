@@ -1,9 +1,9 @@
 //! Results on disk: one JSON line per answer, written as it comes, never twice.
 //!
 //! A folder holds `rows.jsonl` ([`Row`](crate::Row)), `prompts.jsonl` (each prompt once), `heads.jsonl` ([`Heads`]) and
-//! `runs.jsonl` ([`Run`]). Every file only grows by whole lines; a line that a crash tore is dropped at the next start.
+//! `runs.jsonl` ([`Run`]); `bench.jsonl` ([`speed::Row`]) where `bench --out` put it there. Every other file only grows by whole lines; a line that a crash tore is dropped at the next start.
 
-use crate::{Error, Row, Variant, row::BENCHMARKS, suggest};
+use crate::{Error, Row, Variant, row::BENCHMARKS, speed, suggest};
 use headkv_files::{Lines, Lock, lines, whole::write_lines};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
@@ -181,27 +181,30 @@ pub struct Results {
     pub heads: Vec<Heads>,
     /// How the runs were started.
     pub runs: Vec<Run>,
+    /// What `bench` measured.
+    pub speed: Vec<speed::Row>,
 }
 
 impl Results {
     /// Whether a folder holds results.
     pub fn are_in(dir: &Path) -> bool {
-        dir.join(ROWS).is_file()
+        [ROWS, speed::FILE]
+            .iter()
+            .any(|name| dir.join(name).is_file())
     }
 
     /// Reads a folder, which may be in use.
     ///
     /// # Errors
-    /// A folder without rows, or a malformed line that is not the last.
+    /// A folder without rows and measurements, or a malformed line that is not the last.
     pub fn read(dir: &Path) -> Result<Self, Error> {
-        let path = dir.join(ROWS);
-        if !path.is_file() {
+        if !Self::are_in(dir) {
             return Err(Error::file(
                 dir,
                 format!("holds no {ROWS}; name the --out folder of a run"),
             ));
         }
-        let (rows, replaced) = latest(lines::read(&path)?);
+        let (rows, replaced) = latest(lines::read(&dir.join(ROWS))?);
         Ok(Self {
             rows,
             replaced,
@@ -211,6 +214,7 @@ impl Results {
                 .collect(),
             heads: lines::read(&dir.join(HEADS))?,
             runs: lines::read(&dir.join(RUNS))?,
+            speed: lines::read(&dir.join(speed::FILE))?,
         })
     }
 
@@ -231,6 +235,7 @@ impl Results {
         self.prompts.extend(other.prompts);
         add_new(&mut self.heads, other.heads);
         add_new(&mut self.runs, other.runs);
+        add_new(&mut self.speed, other.speed);
     }
 
     /// Takes out what these benchmarks' data say: prompts, right answers, and the model's, which may quote them. A
@@ -278,6 +283,9 @@ impl Results {
         write_lines(&dir.join(PROMPTS), &prompts)?;
         write_lines(&dir.join(HEADS), &self.heads)?;
         write_lines(&dir.join(RUNS), &self.runs)?;
+        if !self.speed.is_empty() {
+            write_lines(&dir.join(speed::FILE), &self.speed)?;
+        }
         // What was replaced comes first, so that it is replaced when it is read again.
         let rows: Vec<&Row> = self.replaced.iter().chain(&self.rows).collect();
         write_lines(&dir.join(ROWS), &rows)?;

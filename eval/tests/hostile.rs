@@ -341,7 +341,7 @@ fn output_that_is_no_number_is_not_scored() {
 #[test]
 fn a_benchmark_of_speed_is_kept_and_compared() {
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("speed.jsonl");
+    let file = dir.path().join("bench.jsonl");
     let file = file.to_str().unwrap();
     let small = [
         "bench",
@@ -367,6 +367,13 @@ fn a_benchmark_of_speed_is_kept_and_compared() {
     let measured = &rows[3]["rounds"][0];
     assert_eq!(measured["first_token"].as_array().unwrap().len(), 3);
     assert_eq!(measured["between_tokens"].as_array().unwrap().len(), 9);
+    let folder = dir.path().to_str().unwrap();
+    let shown = text(&run(&["report", folder]).stdout);
+    let page = fs::read_to_string(dir.path().join("report.html")).unwrap();
+    let page = page.replace("&#x2f;", "/");
+    for report in [&shown, &page] {
+        assert!(report.contains("3 x 60/120 snapkv@16"), "{report}");
+    }
     let again = run(&[&small[..], &["--compare", file]].concat());
     let compared = text(&again.stdout);
     let line = compared

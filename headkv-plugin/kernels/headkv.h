@@ -127,11 +127,12 @@ int64_t headkv_score_stride(int32_t tokens);
 size_t headkv_rank_workspace(int32_t heads, int32_t tokens, int32_t window);
 int32_t headkv_rank(const HeadkvRank *args, cudaStream_t stream);
 
-/// Positions of each head's `counts[head]` best scores in ascending order, then the window's.
+/// Positions of each head's `counts[head]` best scores in ascending order, then those of the last `recent` tokens, which are
+/// no candidates.
 ///
-/// Of equal scores the lower position is better. Head h writes `counts[h] + tokens - candidates` positions from
+/// Of equal scores the lower position is better. Head h writes `counts[h] + recent` positions from
 /// `positions[offsets[h]]` on. `counts` (each at most `candidates`) and `offsets` are on the device.
-int32_t headkv_select(const float *scores, int64_t stride, int32_t heads, int32_t candidates, int32_t tokens,
+int32_t headkv_select(const float *scores, int64_t stride, int32_t heads, int32_t candidates, int32_t tokens, int32_t recent,
                       const int32_t *counts, const int32_t *offsets, uint32_t *positions, cudaStream_t stream);
 
 /// Copies the kept rows of K and V, in the order of `positions`, from `(kv_heads, tokens, head_dim)`.

@@ -59,12 +59,12 @@ __device__ inline uint32_t sum_before(uint32_t x, uint32_t *shared, uint32_t &to
 
 /// One block per head.
 __global__ __launch_bounds__(THREADS) void select(const float *all_scores, int64_t stride, int candidates, int tokens,
-                                                  const int *counts, const int *offsets, uint32_t *all_positions) {
+                                                  int recent, const int *counts, const int *offsets, uint32_t *all_positions) {
     __shared__ uint32_t bins[BINS], scratch[WARPS + 1], digit, above;
     const int tid = threadIdx.x, head = blockIdx.x, count = counts[head];
     const float *scores = all_scores + head * stride;
     uint32_t *positions = all_positions + offsets[head];
-    for (int i = tid; i < tokens - candidates; i += THREADS) positions[count + i] = candidates + i;
+    for (int i = tid; i < recent; i += THREADS) positions[count + i] = tokens - recent + i;
     if (count == 0) return;
 
     // The `wanted` best of those whose highest bits are `prefix` are kept, and all with higher bits.
@@ -143,9 +143,9 @@ __global__ __launch_bounds__(COPY_THREADS) void gather(const __grid_constant__ H
 } // namespace headkv
 
 extern "C" int32_t headkv_select(const float *scores, int64_t stride, int32_t heads, int32_t candidates, int32_t tokens,
-                                 const int32_t *counts, const int32_t *offsets, uint32_t *positions,
+                                 int32_t recent, const int32_t *counts, const int32_t *offsets, uint32_t *positions,
                                  cudaStream_t stream) {
-    headkv::select<<<heads, headkv::THREADS, 0, stream>>>(scores, stride, candidates, tokens, counts, offsets, positions);
+    headkv::select<<<heads, headkv::THREADS, 0, stream>>>(scores, stride, candidates, tokens, recent, counts, offsets, positions);
     return cudaGetLastError();
 }
 

@@ -94,7 +94,7 @@ pub trait Backend: Send + Sync + 'static {
     /// As all of the trait.
     fn keep_at(&self, k: &Tensor, v: &Tensor, positions: &[Vec<u32>]) -> Result<Self::Cache>;
 
-    /// Keeps each stored head's `counts` best candidates, and the window.
+    /// Keeps each stored head's `counts` best candidates, and the last `recent` tokens.
     ///
     /// # Errors
     /// As all of the trait.
@@ -104,6 +104,7 @@ pub trait Backend: Send + Sync + 'static {
         v: &Tensor,
         scores: &Self::Scores,
         counts: &[usize],
+        recent: usize,
     ) -> Result<Self::Cache>;
 }
 

@@ -35,8 +35,10 @@ pub struct Compression {
     pub method: String,
     /// Tokens kept per head on average, window included.
     pub capacity: usize,
-    /// The last tokens of the prompt, always kept; their queries rank the others.
+    /// The last tokens of the prompt, whose queries rank the others.
     pub window: usize,
+    /// Those of them that are kept whatever they are worth, the last ones; `None` is the method's own, mostly all.
+    pub recent: Option<usize>,
     /// Width of the pooling over positions, in tokens; odd.
     pub kernel: usize,
     /// How neighbouring scores are pooled.
@@ -144,6 +146,7 @@ impl Default for Compression {
             method: "headkv".into(),
             capacity: 128,
             window: 8,
+            recent: None,
             kernel: 7,
             pooling: Pooling::Max,
             ranking: None,
@@ -185,6 +188,16 @@ impl Compression {
         }
     }
 
+    /// The prompt's last tokens that are kept whatever they are worth.
+    pub fn recent(&self) -> usize {
+        self.recent.unwrap_or(self.window)
+    }
+
+    /// Tokens per head on average that are chosen by what they are worth.
+    pub fn chosen(&self) -> usize {
+        self.capacity - self.recent()
+    }
+
     /// Reads a configuration from TOML text.
     ///
     /// # Errors
@@ -215,6 +228,14 @@ impl Compression {
         let fail = |why: String| Err(Error::Config(why));
         if self.window == 0 {
             return fail("window is 0; it must be at least 1 token".into());
+        }
+        if let Some(recent) = self.recent
+            && !(1..=self.window).contains(&recent)
+        {
+            let window = self.window;
+            return fail(format!(
+                "recent {recent} is not between 1 and the window of {window}"
+            ));
         }
         if self.capacity <= self.window {
             return fail(format!(

@@ -176,8 +176,9 @@ impl<T: Element + WithDType> Backend for Cpu<T> {
         v: &Tensor,
         scores: &Scores,
         counts: &[usize],
+        recent: usize,
     ) -> Result<Self::Cache> {
-        let positions = selection::best_and_rest(scores, counts, k.dim(1)? as u32);
+        let positions = selection::best_and_recent(scores, counts, k.dim(1)?, recent);
         self.keep_at(k, v, &positions)
     }
 }

@@ -207,7 +207,10 @@ impl<B: Backend> Row<'_, B> {
         } else {
             let cache = match &budget {
                 Budget::All => backend.keep_all(&k, &v)?,
-                Budget::PerHead(counts) => backend.keep_best(&k, &v, &scores()?, counts)?,
+                Budget::PerHead(counts) => {
+                    let recent = self.policy.recent(past.tokens);
+                    backend.keep_best(&k, &v, &scores()?, counts, recent)?
+                }
                 _ => {
                     let scores = || backend.to_host(&scores()?);
                     let kept = self.policy.select(&budget, past.tokens, scores)?;

@@ -193,6 +193,15 @@ impl Policy {
         })
     }
 
+    /// The last tokens of such a prompt that are kept whatever they are worth: more than [`Compression::recent`] where the
+    /// capacity is not filled by all candidates.
+    pub fn recent(&self, prompt: usize) -> usize {
+        let candidates = prompt.saturating_sub(self.config.window);
+        let unfilled = self.config.capacity.saturating_sub(candidates);
+        let window = prompt.min(self.config.window);
+        self.config.recent().max(unfilled).min(window)
+    }
+
     /// Tokens that each stored head of a layer keeps of such a prompt, the window included; `None` where the prompt itself
     /// decides.
     ///
@@ -204,16 +213,19 @@ impl Policy {
         }
         let heads = self.model.stored_heads(self.config.granularity);
         let candidates = prompt.saturating_sub(self.config.window);
+        let window = self.config.window;
         let kept = match self.budget(layer, prompt)? {
             Budget::All => return Ok(Some(vec![prompt; heads])),
-            Budget::Ends { first, last } => vec![first + last; heads],
+            Budget::Ends { first, last } => {
+                return Ok(Some(vec![(first + last).min(candidates) + window; heads]));
+            }
             Budget::PerHead(counts) => counts,
             Budget::Shared { .. } | Budget::Competing { .. } | Budget::Enough { .. } => {
                 return Ok(None);
             }
         };
-        let with_window = |n: usize| n.min(candidates) + self.config.window;
-        Ok(Some(kept.into_iter().map(with_window).collect()))
+        let with_recent = |n: usize| n.min(candidates) + self.recent(prompt);
+        Ok(Some(kept.into_iter().map(with_recent).collect()))
     }
 
     /// The tokens that a layer's sliding window keeps; `None` for a layer that is compressed.
@@ -239,18 +251,20 @@ impl Policy {
         let chosen = match self.budget(layer, prompt)? {
             // A prompt that is kept whole is stored once per KV head.
             Budget::All => return Ok(prompt * self.model.kv_heads),
-            Budget::Ends { first, last } => (first + last).min(candidates) * heads,
+            Budget::Ends { first, last } => {
+                return Ok(((first + last).min(candidates) + self.config.window) * heads);
+            }
             Budget::PerHead(counts) => counts.iter().map(|n| *n.min(&candidates)).sum(),
             Budget::Competing { total, .. } | Budget::Enough { total, .. } => total.min(all),
             Budget::Shared { mean, exact, .. } => {
                 (mean * heads + if exact { 0 } else { heads }).min(all)
             }
         };
-        Ok(chosen + (prompt - candidates) * heads)
+        Ok(chosen + self.recent(prompt) * heads)
     }
 
     /// The positions of a prompt of `tokens` that each stored head of a layer keeps, in ascending order: what `budget`
-    /// allows of the candidates, and the window.
+    /// allows of the candidates, and the recent tokens.
     ///
     /// The candidates' `ranking`, one row per stored head ([`selection::rank`]), is asked for only if the budget ranks.
     ///
@@ -265,8 +279,13 @@ impl Policy {
         let heads = self.model.stored_heads(self.config.granularity);
         let candidates = tokens.saturating_sub(self.config.window);
         let mut kept = selection::select(budget, heads, candidates, ranking)?;
+        // Both ends are kept without a ranking: what follows is as recent as they are.
+        let rest = match budget {
+            Budget::All | Budget::Ends { .. } => candidates,
+            _ => tokens - self.recent(tokens),
+        };
         for positions in &mut kept {
-            positions.extend(candidates as u32..tokens as u32);
+            positions.extend(rest as u32..tokens as u32);
         }
         Ok(kept)
     }

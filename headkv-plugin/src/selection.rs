@@ -5,6 +5,7 @@ use crate::{
     config::{Compression, Pool, Pooling, Reduce},
     methods::Budget,
 };
+use rayon::prelude::*;
 
 /// Scores of a layer's candidates, one row per stored head.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,16 +94,16 @@ impl Scores {
     /// Pools each row over neighbouring positions (SnapKV, arXiv 2404.14469, section 4.2): by the largest within `pool`, or
     /// by the mean of `kernel` positions.
     pub fn pooled(self, pool: Pool, kernel: usize, pooling: Pooling) -> Self {
-        let values = self
-            .values
-            .chunks(self.candidates)
-            .flat_map(|row| match pooling {
-                Pooling::Max => max_pool(row, pool),
-                Pooling::Average => average_pool(row, kernel),
-            });
+        // Of a long prompt that a GPU has ranked this is what the device waits for.
+        let rows = self.values.par_chunks(self.candidates);
+        let rows = rows.map(|row| match pooling {
+            Pooling::Max => max_pool(row, pool),
+            Pooling::Average => average_pool(row, kernel),
+        });
+        let rows: Vec<_> = rows.collect();
         Self {
             candidates: self.candidates,
-            values: values.collect(),
+            values: rows.concat(),
         }
     }
 }
@@ -170,7 +171,8 @@ pub(crate) fn select<E>(
         } => {
             let scores = scores()?;
             let kept = compete(&scores, *total, *floor, weights);
-            (0..heads).map(|h| best(scores.row(h), kept[h])).collect()
+            let heads = (0..heads).into_par_iter();
+            heads.map(|h| best(scores.row(h), kept[h])).collect()
         }
         Budget::Enough { total, loss } => {
             let scores = scores()?;
@@ -203,9 +205,14 @@ pub fn best(row: &[f32], count: usize) -> Vec<u32> {
     positions
 }
 
-/// Each head's `counts` best candidates in ascending order, and the tokens after the candidates.
-pub(crate) fn best_and_rest(scores: &Scores, counts: &[usize], tokens: u32) -> Vec<Vec<u32>> {
-    let rest = scores.candidates() as u32..tokens;
+/// Each head's `counts` best candidates in ascending order, and the last `recent` of `tokens`.
+pub(crate) fn best_and_recent(
+    scores: &Scores,
+    counts: &[usize],
+    tokens: usize,
+    recent: usize,
+) -> Vec<Vec<u32>> {
+    let rest = (tokens - recent) as u32..tokens as u32;
     let of = |(head, &count)| {
         best(scores.row(head), count)
             .into_iter()
@@ -241,8 +248,7 @@ pub(crate) fn compete(scores: &Scores, total: usize, floor: usize, weights: &[f6
     if open == 0 {
         return kept;
     }
-    let mut keys = Vec::with_capacity(heads * candidates);
-    for (h, weight) in weights.iter().enumerate() {
+    let keys = weights.par_iter().enumerate().map(|(h, weight)| {
         let row = scores.row(h);
         let mut order: Vec<u64> = row
             .iter()
@@ -252,11 +258,13 @@ pub(crate) fn compete(scores: &Scores, total: usize, floor: usize, weights: &[f6
         if floor > 0 {
             order.select_nth_unstable(floor - 1);
         }
-        keys.extend(order[floor..].iter().map(|&key| {
+        let open = order[floor..].iter().map(|&key| {
             let at = key as u32 as usize;
             rank_key(row[at] * *weight as f32, h * candidates + at)
-        }));
-    }
+        });
+        open.collect::<Vec<_>>()
+    });
+    let mut keys = keys.collect::<Vec<_>>().concat();
     keys.select_nth_unstable(open - 1);
     for key in &keys[..open] {
         kept[*key as u32 as usize / candidates] += 1;

@@ -61,7 +61,8 @@ fn kept(config: &Compression, [q, k, v]: &[Tensor; 3], then: usize) -> usize {
     }
     // What follows has to wait until it is decided what is kept.
     pass(&mut layer, 0..compressed, false);
-    if policy.needs().replay {
+    // What is kept whole is not said again.
+    if policy.needs().replay && compressed > config.capacity {
         pass(&mut layer, 0..20, true);
         pass(&mut layer, 20..30, true);
     }

@@ -41,7 +41,7 @@ struct Cli {
     /// The model's name in requests [default: the folder's, in lower case]
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     served_name: Option<String>,
-    /// What is kept of prompts: full, streaming, snapkv, pyramidkv, adakv, headkv, headkv-plus [default: headkv]
+    /// What is kept of prompts: a name of `headkv-eval methods` [default: headkv]
     #[arg(
         long,
         value_name = "NAME",

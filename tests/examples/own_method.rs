@@ -22,7 +22,7 @@ impl Method for ZigZag {
 
 fn build(b: &Build) -> Result<Box<dyn Method>, Error> {
     Ok(Box::new(ZigZag {
-        mean: b.config.capacity - b.config.window,
+        mean: b.config.chosen(),
         heads: b.model.stored_heads(b.config.granularity),
     }))
 }

@@ -4,18 +4,19 @@
 //! configurations take turns, because a machine's speed drifts.
 
 mod one;
-mod rows;
-mod tables;
 
 pub use one::{One, one};
 
-use crate::{engine::Outline, gpu_memory};
+use crate::{
+    engine::Outline,
+    gpu_memory,
+    speed::{self, Key, Measured, Row},
+};
 use anyhow::{Context, Result, bail};
 use headkv_engine::{Attention, Device};
 use headkv_files::{terminal, whole};
 use headkv_plugin::Compression;
 use indicatif::{ProgressBar, ProgressStyle};
-use rows::{Key, Row};
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
@@ -70,7 +71,7 @@ pub struct Options {
     /// cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu", help_heading = "Model")]
     pub device: String,
-    /// Also writes the measurements, one JSON object a row
+    /// Also writes the measurements, one JSON object a row; `report` shows a bench.jsonl in its folder
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub out: Option<PathBuf>,
     /// Adds the ratios to an earlier run that --out wrote
@@ -92,7 +93,7 @@ pub fn run(options: &Options) -> Result<()> {
         attention(path, &model, options.scores.as_deref(), options.beta, 0)?;
     }
     check(options, Outline::read(&model)?.context)?;
-    let earlier = options.compare.as_deref().map(rows::read).transpose()?;
+    let earlier = options.compare.as_deref().map(speed::read).transpose()?;
     let lengths: Vec<Vec<usize>> = match options.mixed {
         true => vec![options.lengths.clone()],
         false => options.lengths.iter().map(|length| vec![*length]).collect(),
@@ -144,7 +145,7 @@ pub fn run(options: &Options) -> Result<()> {
                     terminal::one_line(&String::from_utf8_lossy(&output.stderr))
                 );
             }
-            let mut measured: rows::Measured = serde_json::from_slice(&output.stdout)?;
+            let mut measured: Measured = serde_json::from_slice(&output.stdout)?;
             measured.peak_bytes = gpu_bytes.unwrap_or(measured.peak_bytes);
             row.rounds.push(measured);
             bar.inc(1);
@@ -154,12 +155,10 @@ pub fn run(options: &Options) -> Result<()> {
     if let Some(file) = &options.out {
         whole::write_lines(file, &rows)?;
     }
-    let mut text = tables::speed(&rows, options.paths.len());
-    text += &format!("\n{}", tables::latency(&rows));
-    if let Some(earlier) = earlier {
-        text += &format!("\n{}", tables::comparison(&rows, &earlier));
-    }
-    terminal::print(&text)?;
+    let mut tables = vec![speed::speed(&rows), speed::latency(&rows)];
+    tables.extend(earlier.map(|earlier| speed::comparison(&rows, &earlier)));
+    let tables: Vec<_> = tables.iter().map(speed::Plain::markdown).collect();
+    terminal::print(&tables.join("\n"))?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! One measurement, in a process of its own.
 
-use super::{attention, rows::Measured};
+use super::attention;
+use crate::speed::Measured;
 use anyhow::{Result, bail};
 use headkv_engine::{Engine, Generation, LoadOptions, Request};
 use headkv_files::terminal;

@@ -38,10 +38,14 @@ pub enum Reduce {
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Method")]
 pub struct Parameters {
-    /// The last tokens of the prompt, always kept; their attention ranks the others [default: 8]
+    /// The last tokens of the prompt, whose attention ranks the others [default: 8]
     #[arg(long, value_name = "TOKENS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<usize>,
+    /// Those of them that are kept whatever they are worth [default: the method's own, mostly all]
+    #[arg(long, value_name = "TOKENS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recent: Option<usize>,
     /// Neighbouring positions whose scores are pooled; odd [default: 7]
     #[arg(long, value_name = "TOKENS")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -118,6 +122,7 @@ impl Parameters {
         }
         let all = [
             given("window", &self.window),
+            given("recent", &self.recent),
             given("kernel", &self.kernel),
             given("pooling", &self.pooling.map(name)),
             given("ranking", &self.ranking),

@@ -10,9 +10,9 @@ use super::{
     numbers::{Table, tables},
     palette::shades,
     provenance::provenance,
-    text::{TURNS, UNEVEN, UNINFORMATIVE},
+    text::{SPEED, TURNS, UNEVEN, UNINFORMATIVE},
 };
-use crate::{Error, store::Results};
+use crate::{Error, speed, store::Results};
 use minijinja::{Environment, context, value::Value};
 use serde::Serialize;
 
@@ -96,6 +96,8 @@ pub fn html(results: &Results, options: &Options) -> Result<String, Error> {
                 sections, failed,
                 lead => lead.as_ref().map(|lead| &lead.sentence),
                 first => lead.as_ref().map(|lead| lead.table),
+                speed => [speed::speed(&results.speed), speed::latency(&results.speed)],
+                measured => !results.speed.is_empty(), speed_note => SPEED,
                 uneven => UNEVEN, uninformative => UNINFORMATIVE, turns => TURNS,
                 uniform => figures.uniform, left_out => figures.left_out,
                 shades => shades(),

@@ -20,7 +20,7 @@ pub use html::html;
 pub use interval::{Cluster, Interval, Value, interval};
 pub use numbers::{Line, Table, tables};
 pub use setup::Setup;
-pub use text::{csv, markdown};
+pub use text::{csv, markdown, speed};
 
 /// How much the page shows.
 #[derive(clap::Args, Clone, Copy, Debug, PartialEq, Eq)]

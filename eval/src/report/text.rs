@@ -1,7 +1,7 @@
 //! Tables as Markdown and CSV.
 
 use super::{Interval, Line, Table};
-use crate::Variant;
+use crate::{Variant, speed};
 use headkv_files::terminal::one_line;
 use std::fmt::Write;
 
@@ -12,6 +12,10 @@ pub const UNINFORMATIVE: &str = "(!) Full attention scores less than 5 there: th
 
 /// Below a table of several questions over one text.
 pub const TURNS: &str = "Turn 1 and later turns: median seconds to the first token. Remembered: the most bytes of earlier prompts. `exact` reads prompts on from these, `compressed` from what was kept of the turn before.";
+
+/// Above the tables of speed.
+pub const SPEED: &str =
+    "Medians of all rounds; ratios are to the first path over the same prompts.";
 
 /// The tables as Markdown, aligned so that they also read well in a terminal.
 pub fn markdown(tables: &[Table]) -> String {
@@ -37,6 +41,15 @@ pub fn markdown(tables: &[Table]) -> String {
         }
     }
     out
+}
+
+/// What `bench` measured, as Markdown; nothing if nothing was.
+pub fn speed(rows: &[speed::Row]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let tables = [speed::speed(rows), speed::latency(rows)].map(|table| table.markdown());
+    format!("### Speed and memory\n\n{SPEED}\n\n{}\n", tables.join("\n"))
 }
 
 fn header(table: &Table) -> Vec<String> {

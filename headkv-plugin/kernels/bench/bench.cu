@@ -165,7 +165,7 @@ void compress(cudaStream_t stream, const Capacities &capacities) {
                 CUDA(headkv_rank(&a, stream));
             };
             const auto select = [&](int l) {
-                CUDA(headkv_select(scores.at, stride, stored, tokens - WINDOW, tokens, counts[l].at, offsets[l].at,
+                CUDA(headkv_select(scores.at, stride, stored, tokens - WINDOW, tokens, WINDOW, counts[l].at, offsets[l].at,
                                    positions.at, stream));
             };
             const auto gather = [&](int l) {

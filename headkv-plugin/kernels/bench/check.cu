@@ -143,7 +143,8 @@ template <typename T>
 void compress(int d, int heads, int kv_heads, bool per_query_head, int tokens, int window, int kernel, bool pool_max,
               bool share_max, float cap) {
     const int group = heads / kv_heads, stored = per_query_head ? heads : kv_heads, share = heads / stored;
-    const int candidates = tokens - window, per_kv = stored / kv_heads;
+    // Not all of the window has to be kept.
+    const int candidates = tokens - window, recent = (window + 1) / 2, per_kv = stored / kv_heads;
     auto q = random_buffer<T>(size_t(heads) * tokens * d, 1), k = random_buffer<T>(size_t(kv_heads) * tokens * d, 2),
          v = random_buffer<T>(size_t(kv_heads) * tokens * d, 3);
     Buffer<char> workspace(headkv_rank_workspace(heads, tokens, window));
@@ -162,19 +163,19 @@ void compress(int d, int heads, int kv_heads, bool per_query_head, int tokens, i
     std::vector<int> counts(stored), offsets(stored + 1, 0);
     for (int s = 0; s < stored; s++) {
         counts[s] = s == 0 ? 0 : s == 1 ? candidates : int(noise(5, s) * noise(5, s) * candidates / 3) % (candidates + 1);
-        offsets[s + 1] = offsets[s] + counts[s] + window;
+        offsets[s + 1] = offsets[s] + counts[s] + recent;
     }
     Buffer<int> device_counts(counts), device_offsets(offsets);
     Buffer<uint32_t> positions(offsets[stored]);
     Buffer<T> kept_k(size_t(offsets[stored]) * d), kept_v(size_t(offsets[stored]) * d);
     positions.fill(0xff), kept_k.fill(0xff), kept_v.fill(0xff);
-    CUDA(headkv_select(scores.at, stride, stored, candidates, tokens, device_counts.at, device_offsets.at, positions.at,
-                       nullptr));
+    CUDA(headkv_select(scores.at, stride, stored, candidates, tokens, recent, device_counts.at, device_offsets.at,
+                       positions.at, nullptr));
     HeadkvGather g = {};
     g.k = k.at, g.v = v.at, g.k_head = g.v_head = int64_t(tokens) * d, g.k_token = g.v_token = d;
     g.offsets = device_offsets.at, g.positions = positions.at, g.kept_k = kept_k.at, g.kept_v = kept_v.at;
     g.heads = stored, g.share = per_kv, g.head_dim = d;
-    g.longest = *std::max_element(counts.begin(), counts.end()) + window;
+    g.longest = *std::max_element(counts.begin(), counts.end()) + recent;
     CUDA(headkv_gather(&g, nullptr));
     CUDA(cudaDeviceSynchronize());
 
@@ -225,7 +226,7 @@ void compress(int d, int heads, int kv_heads, bool per_query_head, int tokens, i
                          [&](uint32_t x, uint32_t y) { return hs[s * stride + x] > hs[s * stride + y]; });
         order.resize(counts[s]);
         std::sort(order.begin(), order.end());
-        for (int j = candidates; j < tokens; j++) order.push_back(j);
+        for (int j = tokens - recent; j < tokens; j++) order.push_back(j);
         for (size_t i = 0; i < order.size(); i++) {
             const size_t row = offsets[s] + i, from = (size_t(s / per_kv) * tokens + order[i]) * d;
             wrong += hp[row] != order[i] || std::memcmp(&hkk[row * d], &hk[from], d * 2) ||

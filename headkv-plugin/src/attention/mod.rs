@@ -19,4 +19,4 @@ pub use decode::{DecodeUnit, decode_attention};
 pub use element::Element;
 pub use prefill::prefill_attention;
 pub use segment::Segment;
-pub use window::window_scores;
+pub use window::{window_peaks, window_scores};

@@ -18,10 +18,24 @@ const KEYS: usize = 128;
 /// The window is the last tokens of the prompt, the candidates are those before it. Each query's softmax runs over all
 /// keys up to its own. `q` is `(heads, window, head_dim)`, `k` `(kv_heads, candidates + window, head_dim)`, contiguous.
 pub fn window_scores<T: Element>(q: &[T], k: &[T], shape: &AttentionShape) -> Vec<f32> {
-    scores(Arch::new(), q, k, shape)
+    scores(Arch::new(), q, k, shape, |sum, probability| {
+        sum + probability
+    })
 }
 
-fn scores<T: Element>(arch: Arch, q: &[T], k: &[T], shape: &AttentionShape) -> Vec<f32> {
+/// As [`window_scores`], the largest probability over the window in place of the sum (KVzip, arXiv 2505.23416, section 3).
+pub fn window_peaks<T: Element>(q: &[T], k: &[T], shape: &AttentionShape) -> Vec<f32> {
+    scores(Arch::new(), q, k, shape, f32::max)
+}
+
+/// `fold` takes the probabilities of one position in, query by query, from 0 on.
+fn scores<T: Element>(
+    arch: Arch,
+    q: &[T],
+    k: &[T],
+    shape: &AttentionShape,
+    fold: impl Fn(f32, f32) -> f32 + Copy + Sync,
+) -> Vec<f32> {
     let AttentionShape {
         heads,
         kv_heads,
@@ -81,6 +95,7 @@ fn scores<T: Element>(arch: Arch, q: &[T], k: &[T], shape: &AttentionShape) -> V
                     stride: rows * KEYS,
                     visible: candidates + t + 1,
                     scores,
+                    fold,
                 });
             }
         });
@@ -126,14 +141,15 @@ impl<T: Element> WithSimd for Logits<'_, T> {
 }
 
 /// One query's logits in blocks of `KEYS`, `stride` apart, of which the first `visible` count.
-struct Row<'a> {
+struct Row<'a, F> {
     logits: &'a [f32],
     stride: usize,
     visible: usize,
     scores: &'a mut [f32],
+    fold: F,
 }
 
-impl WithSimd for Row<'_> {
+impl<F: Fn(f32, f32) -> f32> WithSimd for Row<'_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -143,6 +159,7 @@ impl WithSimd for Row<'_> {
             stride,
             visible,
             scores,
+            fold,
         } = self;
         let mut row = vec![MASKED; visible.next_multiple_of(KEYS)];
         for (to, from) in row[..visible].chunks_mut(KEYS).zip(logits.chunks(stride)) {
@@ -153,7 +170,7 @@ impl WithSimd for Row<'_> {
         scores
             .iter_mut()
             .zip(&row)
-            .for_each(|(score, weight)| *score += weight * factor);
+            .for_each(|(score, weight)| *score = fold(*score, weight * factor));
     }
 }
 
@@ -163,7 +180,12 @@ mod tests {
     use crate::attention::reference::{close, levels, random};
     use half::bf16;
 
-    fn reference<T: Element>(q: &[T], k: &[T], s: &AttentionShape) -> Vec<f32> {
+    fn reference<T: Element>(
+        q: &[T],
+        k: &[T],
+        s: &AttentionShape,
+        fold: fn(f64, f64) -> f64,
+    ) -> Vec<f32> {
         let wide = |x: &[T]| -> Vec<f64> {
             T::widen(x, &mut Vec::new())
                 .iter()
@@ -189,7 +211,8 @@ mod tests {
                 let weights: Vec<f64> = (0..=t).map(|j| logit(j).exp()).collect();
                 let sum: f64 = weights.iter().sum();
                 for j in 0..candidates {
-                    scores[head * candidates + j] += weights[j] / sum;
+                    let score = &mut scores[head * candidates + j];
+                    *score = fold(*score, weights[j] / sum);
                 }
             }
         }
@@ -217,15 +240,21 @@ mod tests {
                     random::<f32>(heads * window * head_dim, 1),
                     random::<f32>(kv_heads * tokens * head_dim, 2),
                 );
+                let sums = reference(&q, &k, &s, |sum, p| sum + p);
+                let peaks = reference(&q, &k, &s, f64::max);
                 for level in levels() {
-                    close(&scores(level, &q, &k, &s), &reference(&q, &k, &s), 3e-6);
+                    close(&scores(level, &q, &k, &s, |sum, p| sum + p), &sums, 3e-6);
+                    close(&scores(level, &q, &k, &s, f32::max), &peaks, 3e-6);
                 }
                 let (q, k) = (
                     random::<bf16>(heads * window * head_dim, 1),
                     random::<bf16>(kv_heads * tokens * head_dim, 2),
                 );
+                let sums = reference(&q, &k, &s, |sum, p| sum + p);
+                let peaks = reference(&q, &k, &s, f64::max);
                 for level in levels() {
-                    close(&scores(level, &q, &k, &s), &reference(&q, &k, &s), 3e-6);
+                    close(&scores(level, &q, &k, &s, |sum, p| sum + p), &sums, 3e-6);
+                    close(&scores(level, &q, &k, &s, f32::max), &peaks, 3e-6);
                 }
             }
         }

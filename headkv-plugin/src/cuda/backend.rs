@@ -110,12 +110,13 @@ impl Backend for Cuda {
         v: &Tensor,
         scores: &Ranked,
         counts: &[usize],
+        recent: usize,
     ) -> Result<RaggedCache> {
         match scores {
-            Ranked::Device(scores) => RaggedCache::keep_best(k, v, scores, counts),
+            Ranked::Device(scores) => RaggedCache::keep_best(k, v, scores, counts, recent),
             Ranked::Host(scores) => {
-                let tokens = k.dim(1)? as u32;
-                RaggedCache::keep_at(k, v, &selection::best_and_rest(scores, counts, tokens))
+                let kept = selection::best_and_recent(scores, counts, k.dim(1)?, recent);
+                RaggedCache::keep_at(k, v, &kept)
             }
         }
     }

@@ -57,8 +57,8 @@ enum Kept<'a> {
     All,
     /// Positions by stored head.
     At(&'a [Vec<u32>]),
-    /// The best so many of each stored head, and the tokens after the candidates.
-    Best(&'a DeviceScores, &'a [usize]),
+    /// The best so many of each stored head, and so many of the last tokens.
+    Best(&'a DeviceScores, &'a [usize], usize),
 }
 
 impl RaggedCache {
@@ -116,8 +116,7 @@ impl RaggedCache {
         Self::build(k, v, kept.iter().map(Vec::len).collect(), Kept::At(kept))
     }
 
-    /// Keeps the `counts[stored head]` best-ranked candidates and all tokens after the candidates, without waiting for
-    /// the device.
+    /// Keeps the `counts[stored head]` best-ranked candidates and the last `recent` tokens, without waiting for the device.
     ///
     /// # Errors
     /// As [`Self::keep_all`], and counts that do not fit the scores.
@@ -126,6 +125,7 @@ impl RaggedCache {
         v: &Tensor,
         scores: &DeviceScores,
         counts: &[usize],
+        recent: usize,
     ) -> Result<Self> {
         if counts.len() != scores.heads() || k.dim(1)? != scores.tokens() {
             candle_core::bail!(
@@ -137,9 +137,9 @@ impl RaggedCache {
             );
         }
         let counts: Vec<usize> = counts.iter().map(|&n| n.min(scores.candidates())).collect();
-        let window = scores.tokens() - scores.candidates();
-        let lengths = counts.iter().map(|n| n + window).collect();
-        Self::build(k, v, lengths, Kept::Best(scores, &counts))
+        let recent = recent.min(scores.tokens() - scores.candidates());
+        let lengths = counts.iter().map(|n| n + recent).collect();
+        Self::build(k, v, lengths, Kept::Best(scores, &counts, recent))
     }
 
     fn build(k: &Tensor, v: &Tensor, lengths: Vec<usize>, kept: Kept<'_>) -> Result<Self> {
@@ -171,8 +171,8 @@ impl RaggedCache {
         let positions = match kept {
             Kept::All => None,
             Kept::At(kept) => Some(device.clone_htod(&[kept.concat(), vec![0]].concat())?),
-            Kept::Best(scores, counts) => {
-                Some(scores.select(&as_i32(counts), &device_offsets, total)?)
+            Kept::Best(scores, counts, recent) => {
+                Some(scores.select(&as_i32(counts), recent, &device_offsets, total)?)
             }
         };
 

@@ -160,6 +160,7 @@ unsafe extern "C" {
         heads: i32,
         candidates: i32,
         tokens: i32,
+        recent: i32,
         counts: Address,
         offsets: Address,
         positions: Address,

@@ -131,10 +131,11 @@ impl DeviceScores {
         Ok(Scores::new(self.candidates, rows.copied().collect()))
     }
 
-    /// Positions of each head's `counts` best candidates in ascending order, then those after the candidates.
+    /// Positions of each head's `counts` best candidates in ascending order, then those of the last `recent` tokens.
     pub(super) fn select(
         &self,
         counts: &[i32],
+        recent: usize,
         offsets: &CudaSlice<i32>,
         total: usize,
     ) -> Result<CudaSlice<u32>> {
@@ -158,6 +159,7 @@ impl DeviceScores {
                 heads,
                 candidates,
                 tokens,
+                recent as i32,
                 counts,
                 offsets,
                 to,

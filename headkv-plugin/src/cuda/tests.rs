@@ -136,11 +136,12 @@ fn ranking_and_selection_equal_the_cpu() {
         let counts: Vec<usize> = (0..stored_heads)
             .map(|head| [0, 300, 9999, 1][head % 4])
             .collect();
-        let by_rank = gpu.keep_best(&k, &v, &on_device, &counts).unwrap();
+        let recent = 5;
+        let by_rank = gpu.keep_best(&k, &v, &on_device, &counts, recent).unwrap();
         let kept: Vec<Vec<u32>> = (0..stored_heads)
             .map(|head| {
                 let mut at = selection::best(scores.row(head), counts[head]);
-                at.extend((tokens - window) as u32..tokens as u32);
+                at.extend((tokens - recent) as u32..tokens as u32);
                 at
             })
             .collect();

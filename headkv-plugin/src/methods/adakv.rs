@@ -21,7 +21,7 @@ impl Method for AdaKv {
 
 pub fn build(b: &Build) -> Result<Box<dyn Method>, Error> {
     Ok(Box::new(AdaKv {
-        mean: b.config.capacity - b.config.window,
+        mean: b.config.chosen(),
         floor: b.config.floor,
         exact: b.config.redistribute,
     }))

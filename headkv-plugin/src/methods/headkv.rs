@@ -22,7 +22,7 @@ pub(super) struct HeadBudgets {
 
 impl HeadBudgets {
     pub fn new(config: &Compression, scores: &HeadScores) -> Self {
-        let mean = config.capacity - config.window;
+        let mean = config.chosen();
         let shared = floor_div(mean as f64, config.beta.unwrap_or(BETA)) as usize;
         Self {
             floor: mean - shared,

@@ -4,7 +4,8 @@
 //! goes to the positions of all heads that are worth most, their scores times `share^prior`, `share` being the head's part
 //! of the model's head scores: a static prior on what this prompt shows. Positions are ranked by how far the outputs move
 //! without them ([`crate::ranking`], `drop`), and hits count forwards: the window's queries look at where an answer begins,
-//! and have no reason yet to look at the tokens that are read on from there.
+//! and have no reason yet to look at the tokens that are read on from there. Of the window no more is kept for being recent
+//! than a sixth of the capacity: at 12 tokens a head, a window of 8 would leave 4 for the text.
 
 use super::{Budget, Build, Defaults, Entry, LayerContext, Method, headkv::HeadBudgets};
 use crate::{Error, config::Pool};
@@ -56,6 +57,7 @@ pub fn defaults() -> Defaults {
             after: 24,
             decay: 0.8,
         }),
+        recent_part: Some(6),
         beta: 1.5,
     }
 }

@@ -43,7 +43,7 @@ pub fn entry() -> Entry {
 fn build(b: &Build) -> Result<Box<dyn Method>, Error> {
     let heads = b.model.stored_heads(b.config.granularity);
     Ok(Box::new(KvZip {
-        total: (b.config.capacity - b.config.window) * heads,
+        total: b.config.chosen() * heads,
         heads,
     }))
 }

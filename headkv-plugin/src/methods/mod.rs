@@ -111,6 +111,8 @@ pub struct Defaults {
     pub ranking: String,
     /// How far hits count; `None` goes by the configuration's `kernel`.
     pub pool: Option<Pool>,
+    /// Of the window, no more is kept whatever it is worth than one of so many tokens of the capacity; `None` keeps all.
+    pub recent_part: Option<usize>,
     /// HeadKV's `beta`.
     pub beta: f64,
 }
@@ -120,6 +122,7 @@ impl Default for Defaults {
         Self {
             ranking: WINDOW.into(),
             pool: None,
+            recent_part: None,
             beta: 1.2,
         }
     }
@@ -133,11 +136,13 @@ impl Defaults {
             _ => config.pool(),
         };
         let maximum = config.pooling == Pooling::Max;
+        let part = |part: usize| (config.capacity / part.max(1)).clamp(1, config.window.max(1));
         Compression {
             ranking: Some(config.ranking.clone().unwrap_or(self.ranking.clone())),
             pool_before: config.pool_before.or(maximum.then_some(pool.before)),
             pool_after: config.pool_after.or(maximum.then_some(pool.after)),
             pool_decay: config.pool_decay.or(maximum.then_some(pool.decay)),
+            recent: config.recent.or(self.recent_part.map(part)),
             beta: Some(config.beta.unwrap_or(self.beta)),
             ..config.clone()
         }

@@ -41,7 +41,7 @@ impl Method for PyramidKv {
 
 pub fn build(b: &Build) -> Result<Box<dyn Method>, Error> {
     Ok(Box::new(PyramidKv {
-        mean: b.config.capacity - b.config.window,
+        mean: b.config.chosen(),
         beta: b.config.pyramid_beta,
         layers: b.model.layers,
         heads: b.model.stored_heads(b.config.granularity),

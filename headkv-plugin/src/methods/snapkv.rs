@@ -17,7 +17,7 @@ impl Method for SnapKv {
 pub fn build(b: &Build) -> Result<Box<dyn Method>, Error> {
     let heads = b.model.stored_heads(b.config.granularity);
     Ok(Box::new(SnapKv {
-        kept: b.config.capacity - b.config.window,
+        kept: b.config.chosen(),
         heads,
     }))
 }

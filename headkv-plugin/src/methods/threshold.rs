@@ -24,7 +24,7 @@ impl Method for Threshold {
 pub fn build(b: &Build) -> Result<Box<dyn Method>, Error> {
     let heads = b.model.stored_heads(b.config.granularity);
     Ok(Box::new(Threshold {
-        total: (b.config.capacity - b.config.window) * heads,
+        total: b.config.chosen() * heads,
         loss: b.config.loss,
     }))
 }

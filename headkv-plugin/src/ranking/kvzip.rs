@@ -6,7 +6,8 @@
 //! of the text that is repeated.
 
 use super::{Needs, Observed, Ranking};
-use candle_core::{D, Result, Tensor};
+use crate::attention::window_peaks;
+use candle_core::{DType, Result, Tensor};
 
 /// Rows of the repetition whose probabilities are held at once.
 const BLOCK: usize = 64;
@@ -22,29 +23,38 @@ impl Ranking for KvZip {
     }
 
     fn scores(&self, replay: &Observed<'_>) -> Result<Tensor> {
-        let (keys, values) = (replay.keys_f32()?, replay.values);
-        let (kv_heads, tokens, _) = keys.dims3()?;
-        let asked = replay.queries.dim(1)?;
-        let prompt = tokens - asked;
+        let keys = replay.keys_f32()?;
+        let (heads, asked, _) = replay.queries.dims3()?;
+        let prompt = keys.dim(1)? - asked;
         let mut most: Option<Tensor> = None;
         for from in (0..asked).step_by(BLOCK) {
             let rows = BLOCK.min(asked - from);
             let queries = replay.queries.narrow(1, from, rows)?;
             let seen = keys.narrow(1, 0, prompt + from + rows)?;
-            let block = Observed::new(&queries, &seen, values, replay.shape);
-            let attention = block
-                .probabilities()?
-                .narrow(D::Minus1, 0, prompt)?
-                .max(1)?;
+            let peaks = peaks(&queries, &seen, replay)?.narrow(1, 0, prompt)?;
             most = Some(match most {
-                Some(most) => most.maximum(&attention)?,
-                None => attention,
+                Some(most) => most.maximum(&peaks)?,
+                None => peaks,
             });
         }
         let Some(most) = most else {
             candle_core::bail!("headkv: a prompt without queries cannot be ranked");
         };
-        let own = Tensor::zeros((kv_heads, asked), most.dtype(), most.device())?;
-        replay.per_query_head(&Tensor::cat(&[&most, &own], 1)?)
+        let most = most.reshape((replay.shape.kv_heads, replay.shape.group(), prompt))?;
+        let own = Tensor::zeros((heads, asked), most.dtype(), most.device())?;
+        Tensor::cat(&[&replay.per_query_head(&most.max(1)?)?, &own], 1)
     }
+}
+
+/// The most that a row pays to each position, `(heads, tokens)`, the rows' own not looked at.
+fn peaks(queries: &Tensor, keys: &Tensor, replay: &Observed<'_>) -> Result<Tensor> {
+    let ((heads, rows, _), tokens) = (queries.dims3()?, keys.dim(1)?);
+    if keys.device().is_cpu() {
+        let flat = |x: &Tensor| x.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>();
+        let peaks = window_peaks(&flat(queries)?, &flat(keys)?, replay.shape);
+        return Tensor::from_vec(peaks, (heads, tokens - rows), keys.device());
+    }
+    let block = Observed::new(queries, keys, replay.values, replay.shape);
+    let probabilities = block.probabilities()?.reshape((heads, rows, tokens))?;
+    probabilities.max(1)
 }

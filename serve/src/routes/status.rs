@@ -45,7 +45,7 @@ fn heads(app: &App) -> Vec<Vec<usize>> {
                 }
                 _ => 0,
             };
-            vec![mean + policy.config.window; stored]
+            vec![mean + policy.config.recent(); stored]
         }
     };
     (0..served.sizes.shape.layers).map(layer).collect()

@@ -78,22 +78,30 @@ fn kept(
 
 proptest! {
     #[test]
-    fn every_method_keeps_valid_positions_the_window_and_its_budget(
+    fn every_method_keeps_valid_positions_what_is_recent_and_its_budget(
         method in prop::sample::select(vec!["full", "streaming", "snapkv", "pyramidkv", "adakv", "headkv", "headkv-plus"]),
         capacity in 10..120usize,
         prompt in 9..300usize,
         beta in 1.0..5.0f64,
+        recent in prop::option::of(1..=8usize),
         seed in 0..1000u64,
         per_query_head: bool,
     ) {
-        let config = Compression { beta: Some(beta), ..config(method, capacity, per_query_head) };
+        let config = Compression { beta: Some(beta), recent, ..config(method, capacity, per_query_head) };
         let (scores, windows) = (head_scores(seed), windows(prompt, seed));
+        // Both ends are as recent as they are.
+        let recent = match (method, recent) {
+            ("full" | "streaming", _) => 8,
+            (_, Some(recent)) => recent,
+            ("headkv-plus", None) => (capacity / 6).clamp(1, 8),
+            _ => 8,
+        };
         let sets = kept(&config, prompt, &scores, &windows);
         prop_assert_eq!(sets.len(), MODEL.layers * MODEL.stored_heads(config.granularity));
         for set in &sets {
             prop_assert!(set.is_sorted_by(|a, b| a < b), "in order and unique");
             prop_assert!(set.iter().all(|&at| (at as usize) < prompt));
-            prop_assert!((prompt - 8..prompt).all(|at| set.contains(&(at as u32))), "the window");
+            prop_assert!((prompt - recent..prompt).all(|at| set.contains(&(at as u32))), "what is recent");
         }
         let each = if method == "full" { prompt } else { capacity.min(prompt) };
         prop_assert_eq!(sets.iter().map(Vec::len).sum::<usize>(), sets.len() * each);

@@ -33,7 +33,7 @@ fn all_layers_together_keep_the_budget() {
     let engine = engine(|_| ());
     let shape = engine.shape();
     let token = 2 * shape.layers * shape.kv_heads * shape.head_dim * engine.element_bytes();
-    let context = text(&engine, 3, 5_000);
+    let context = text(&engine, 3, 1_500);
     let question = engine.encode("\nWho was there?").unwrap();
     for (method, ranking) in [
         ("headkv-pool", None),
@@ -61,7 +61,7 @@ fn all_layers_together_keep_the_budget() {
 #[test]
 fn what_is_kept_whole_answers_like_full() {
     let engine = engine(|_| ());
-    let context = text(&engine, 4, 3_000);
+    let context = text(&engine, 4, 1_000);
     let full = ask(&engine, &[Request::new(context.clone(), 10)]).remove(0);
     for method in ["headkv-pool", "kvzip"] {
         let all = pooled(method, context.len());
@@ -79,11 +79,11 @@ fn batches_and_pieces_answer_as_a_prompt_alone() {
     let alone = engine(|_| ());
     let pieces = engine(|options| {
         options.prompts = PromptPolicy {
-            tokens: 300,
+            tokens: 150,
             interleave: true,
         }
     });
-    let contexts: Vec<_> = (0..3).map(|seed| text(&alone, seed, 4_000)).collect();
+    let contexts: Vec<_> = (0..3).map(|seed| text(&alone, seed, 1_500)).collect();
     for method in ["headkv-pool", "kvzip"] {
         let request =
             |context: &Vec<u32>| Request::new(context.clone(), 6).compressed(pooled(method, 64));
@@ -106,7 +106,7 @@ fn a_prompt_that_leaves_no_room_to_say_it_again_ends_alone() {
     let engine = engine(|_| ());
     let long: Vec<u32> = text(&engine, 5, 40_000);
     let long = long[..engine.context() - 12].to_vec();
-    let short = text(&engine, 6, 2_000);
+    let short = text(&engine, 6, 1_000);
     let answers = engine.generate_each(&[
         Request::new(long, 4).compressed(pooled("kvzip", 32)),
         Request::new(short, 4).compressed(pooled("kvzip", 32)),

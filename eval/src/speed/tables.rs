@@ -2,9 +2,31 @@
 
 use super::rows::Row;
 use crate::table;
+use serde::Serialize;
 
-/// Speed and memory; the ratios are to the first of each `paths` rows.
-pub fn speed(rows: &[Row], paths: usize) -> String {
+/// A table of texts.
+#[derive(Debug, Serialize)]
+pub struct Plain {
+    /// The columns' names.
+    pub header: Vec<String>,
+    /// A cell for each column.
+    pub lines: Vec<Vec<String>>,
+}
+
+impl Plain {
+    fn new(header: &[&str], lines: Vec<Vec<String>>) -> Self {
+        let header = header.iter().map(ToString::to_string).collect();
+        Self { header, lines }
+    }
+
+    /// As Markdown, aligned so that it also reads well in a terminal.
+    pub fn markdown(&self) -> String {
+        table::markdown(&self.header, &self.lines)
+    }
+}
+
+/// Speed and memory; the ratios are to the first of the rows that measure the same prompts.
+pub fn speed(rows: &[Row]) -> Plain {
     // A GPU's peak is the prompt's activations; what stays is the weights and the cache.
     let held = |row: &Row| row.rounds.iter().any(|round| round.held_bytes.is_some());
     let on_gpu = rows.iter().any(held);
@@ -20,7 +42,15 @@ pub fn speed(rows: &[Row], paths: usize) -> String {
         "held after",
     ];
     let columns = header.len() - usize::from(!on_gpu);
-    let lines = rows.chunks(paths.max(1)).flat_map(|group| {
+    let prompts = |row: &Row| {
+        (
+            row.key.model.clone(),
+            row.key.lengths.clone(),
+            row.key.batch,
+        )
+    };
+    let same = |a: &Row, b: &Row| prompts(a) == prompts(b);
+    let lines = rows.chunk_by(same).flat_map(|group| {
         group.iter().map(|row| {
             let first = &group[0];
             let ratio = |figure| format!("{:.1}", row.median(figure) / first.median(figure));
@@ -40,11 +70,11 @@ pub fn speed(rows: &[Row], paths: usize) -> String {
             line
         })
     });
-    markdown(&header[..columns], lines.collect())
+    Plain::new(&header[..columns], lines.collect())
 }
 
 /// What a user waits for, over all prompts and rounds, and how much the rounds differ.
-pub fn latency(rows: &[Row]) -> String {
+pub fn latency(rows: &[Row]) -> Plain {
     let header = [
         "tokens, path",
         "first token, median",
@@ -69,11 +99,11 @@ pub fn latency(rows: &[Row]) -> String {
             format!("{:.0} %", 100.0 * row.spread(|m| m.decode)),
         ]
     };
-    markdown(&header, rows.iter().map(line).collect())
+    Plain::new(&header, rows.iter().map(line).collect())
 }
 
 /// Ratios to the rows of an earlier run that measured the same.
-pub fn comparison(rows: &[Row], earlier: &[Row]) -> String {
+pub fn comparison(rows: &[Row], earlier: &[Row]) -> Plain {
     let header = [
         "now / then",
         "prompt tok/s",
@@ -98,22 +128,17 @@ pub fn comparison(rows: &[Row], earlier: &[Row]) -> String {
             ratio(&|row| row.median(|m| m.peak_bytes)),
         ]
     });
-    markdown(&header, lines.collect())
+    Plain::new(&header, lines.collect())
 }
 
 fn milliseconds(seconds: f64) -> String {
     format!("{:.1} ms", 1000.0 * seconds)
 }
 
-fn markdown(header: &[&str], lines: Vec<Vec<String>>) -> String {
-    let header: Vec<_> = header.iter().map(ToString::to_string).collect();
-    table::markdown(&header, &lines)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::rows::{Key, Measured};
+    use crate::speed::{Key, Measured};
 
     fn row(path: &str, speed: f64) -> Row {
         let measured = |speed: f64| Measured {
@@ -143,7 +168,9 @@ mod tests {
         let rows = [row("full", 1.0), row("headkv@32", 2.0)];
         let earlier = [row("headkv@32", 1.0)];
         insta::assert_snapshot!(
-            [speed(&rows, 2), latency(&rows), comparison(&rows, &earlier)].join("\n")
+            [speed(&rows), latency(&rows), comparison(&rows, &earlier)]
+                .map(|table| table.markdown())
+                .join("\n")
         );
     }
 }

@@ -4,6 +4,9 @@ use crate::error::Error;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
+/// The name by which a folder of results holds them, so that `report` shows them.
+pub const FILE: &str = "bench.jsonl";
+
 /// What one row of a table measures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Key {
@@ -54,7 +57,7 @@ impl Key {
 }
 
 /// One measurement.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     /// Tokens of prompts per second.
     pub prompt: f64,
@@ -73,7 +76,7 @@ pub struct Measured {
 }
 
 /// A row of a table, with its measurements.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// What was measured.
     #[serde(flatten)]
