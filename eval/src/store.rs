@@ -1,6 +1,6 @@
 //! Results on disk: one JSON line per answer, written as it comes, never twice.
 //!
-//! A folder holds `rows.jsonl` ([`Row`](crate::Row)), `prompts.jsonl` (each prompt once), `heads.jsonl` ([`Heads`]) and
+//! A folder holds `rows.jsonl` ([`Row`]), `prompts.jsonl` (each prompt once), `heads.jsonl` ([`Heads`]) and
 //! `runs.jsonl` ([`Run`]); `bench.jsonl` ([`speed::Row`]) where `bench --out` put it there. Every other file only grows by whole lines; a line that a crash tore is dropped at the next start.
 
 use crate::{Error, Row, Variant, row::BENCHMARKS, speed, suggest};

@@ -23,10 +23,10 @@ pub fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), Error> {
     })
 }
 
-/// As [`write`], for what is too large to be made in memory first: `fill` gets a path to write to.
+/// As [`write()`], for what is too large to be made in memory first: `fill` gets a path to write to.
 ///
 /// # Errors
-/// As [`write`], and those of `fill`.
+/// As [`write()`], and those of `fill`.
 pub fn write_with(path: &Path, fill: impl Fn(&Path) -> io::Result<()>) -> Result<(), Error> {
     let written = || {
         let (target, before) = destination(path)?;
@@ -46,7 +46,7 @@ pub fn write_with(path: &Path, fill: impl Fn(&Path) -> io::Result<()>) -> Result
     written().map_err(Error::io("write", path))
 }
 
-/// Writes all items, one a line, as [`write`] does.
+/// Writes all items, one a line, as [`write()`] does.
 ///
 /// # Errors
 /// [`Error::Io`].

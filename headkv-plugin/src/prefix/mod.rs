@@ -5,7 +5,7 @@
 //! short pass adds up in another order than a long one). Nothing here depends on what is kept: prompts of different
 //! configurations go on from each other.
 //!
-//! What prompts have in common is stored once ([`chain`]), and the bytes held never exceed the limit, those of prompts
+//! What prompts have in common is stored once (`chain.rs`), and the bytes held never exceed the limit, those of prompts
 //! that are being read included.
 
 mod chain;
