@@ -69,8 +69,10 @@ template <typename T, int D> struct Tiles {
         const int i = t >= first, at = (i ? t - first : t) * TILE;
         const HeadkvSegment &run = item.runs[i];
         const int fresh = run.tail_first < 0 ? -1 : this->fresh - run.tail_first - at;
-        return {static_cast<T *>(run.keys) + int64_t(at) * D, static_cast<T *>(run.values) + int64_t(at) * D,
-                min(TILE, (i ? held[1] : held[0]) - at), fresh < TILE ? fresh : -1};
+        const int tokens = min(TILE, (i ? held[1] : held[0]) - at);
+        // Behind a block's last token lies another head's: the new token is stored where it is read.
+        return {static_cast<T *>(run.keys) + int64_t(at) * D, static_cast<T *>(run.values) + int64_t(at) * D, tokens,
+                fresh < tokens ? fresh : -1};
     }
 
     /// Where row i of a tile is read from: the new token is not in the tail yet.

@@ -250,7 +250,7 @@ fn windows_slide_as_on_the_cpu() {
             close(&host(&out), &host(&expected));
             on_cpu.push(reference().keep_last(&k1, &v1, window).unwrap());
         }
-        let mut step = |on_gpu: &mut [RaggedCache], on_cpu: &mut [_], new| {
+        let step = |on_gpu: &mut [RaggedCache], on_cpu: &mut [_], new| {
             let make = |heads| random(&device, &[on_gpu.len(), heads, new, shape.head_dim]);
             let [q, k, v] = [shape.heads, shape.kv_heads, shape.kv_heads].map(make);
             let mut caches: Vec<_> = on_gpu.iter_mut().collect();
