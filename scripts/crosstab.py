@@ -7,34 +7,19 @@
 A table for each model, protocol, device and capacity; a row is a ranking with its pooling (before, after, decay), a column a
 method. Cells are scores with 95 % intervals; bold is the best of its table. `--named` is for models that answer in whole sentences,
 which QA-F1 counts against them: letter case and punctuation aside, the expected answer stands in the answer or it does not;
-its intervals are a bootstrap over needles (2,000 draws, seed 0).
+its intervals are `intervals.py`'s, a bootstrap over needles.
 """
 import collections
 import csv
 import json
-import random
 import string
 import sys
 
-DRAWS = 2000
+from intervals import interval
 
 
 def plain(text):
     return " ".join("".join(c for c in text.lower() if c not in string.punctuation).split())
-
-
-def interval(values):
-    """Mean and 95 % bounds of {(data set, sample): value}; a needle's depths are drawn together."""
-    clusters = collections.defaultdict(list)
-    for (dataset, sample), value in values.items():
-        clusters[dataset, sample.split("/")[-1].split(" at ")[0]].append(value)
-    clusters = [(sum(of), len(of)) for of in clusters.values()]
-    rng = random.Random(0)
-    means = sorted(
-        sum(of for of, _ in drawn) / sum(n for _, n in drawn)
-        for drawn in (rng.choices(clusters, k=len(clusters)) for _ in range(DRAWS))
-    )
-    return sum(values.values()) / len(values), means[DRAWS // 40], means[-DRAWS // 40]
 
 
 def from_rows(paths):
@@ -46,7 +31,8 @@ def from_rows(paths):
             setup = row["benchmark"], row["model"], row["protocol"], row["backend"]
             settings = tuple(sorted((row.get("settings") or {}).items()))
             named = plain(row["expected"]) in plain(row["answer"] or "")
-            answers[setup, row["method"], row["capacity"], settings][row["dataset"], row["sample"]] = 100.0 * named
+            prompt = row["dataset"], row["sample"], row["length"], row["depth"]
+            answers[setup, row["method"], row["capacity"], settings][prompt] = 100.0 * named
     for (setup, method, capacity, settings), values in answers.items():
         yield setup, method, capacity, dict(settings), interval(values), len(values)
 
