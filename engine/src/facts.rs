@@ -38,7 +38,13 @@ pub fn of(files: &ModelFiles) -> Facts {
 fn encoder(file: PathBuf) -> Arc<Encode> {
     let tokenizer = OnceLock::new();
     Arc::new(move |text| {
-        let read = || Tokenizer::from_file(&file).map_err(|e| e.to_string());
+        // Where it would fill texts up or cut them, a short one comes back as another.
+        let read = || {
+            let mut tokenizer = Tokenizer::from_file(&file).map_err(|e| e.to_string())?;
+            tokenizer.with_padding(None);
+            tokenizer.with_truncation(None).map_err(|e| e.to_string())?;
+            Ok::<_, String>(tokenizer)
+        };
         let encoding = match tokenizer.get_or_init(read) {
             Ok(tokenizer) => tokenizer.encode_fast(text, false),
             Err(why) => candle_core::bail!("headkv: {}: {why}", file.display()),

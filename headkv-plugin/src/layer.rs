@@ -106,13 +106,6 @@ pub fn attend<B: Backend>(
         return slide(backend, layer, [q, k, v], shape, window, rows);
     }
     let new = q.dim(2)?;
-    if rows.iter().any(|row| row.aside) {
-        let each = rows.iter_mut().enumerate().map(|(i, row)| {
-            let [q, k, v] = [q, k, v].map(|x| x.narrow(0, i, 1));
-            row.look_back(backend, [&q?, &k?, &v?], shape)
-        });
-        return Tensor::cat(&each.collect::<Result<Vec<_>>>()?, 0);
-    }
     if rows
         .iter()
         .all(|row| row.layer.is_empty() && new <= row.prompt)
@@ -143,6 +136,9 @@ impl<B: Backend> Row<'_, B> {
         [q, k, v]: [&Tensor; 3],
         shape: &AttentionShape,
     ) -> Result<Tensor> {
+        if self.aside {
+            return self.look_back(backend, [q, k, v], shape);
+        }
         let new = q.dim(2)?;
         let of_prompt = match self.layer {
             Layer::Growing(past) => new.min(self.prompt - past.tokens),

@@ -160,31 +160,32 @@ pub(crate) fn select<E>(
             let last = (candidates.saturating_sub(*last) as u32).max(first);
             vec![(0..first).chain(last..candidates as u32).collect(); heads]
         }
-        Budget::PerHead(kept) => {
-            let scores = scores()?;
-            (0..heads).map(|h| best(scores.row(h), kept[h])).collect()
-        }
+        Budget::PerHead(kept) => best_of_each(&scores()?, kept),
         Budget::Competing {
             total,
             floor,
             weights,
         } => {
             let scores = scores()?;
-            let kept = compete(&scores, *total, *floor, weights);
-            let heads = (0..heads).into_par_iter();
-            heads.map(|h| best(scores.row(h), kept[h])).collect()
+            best_of_each(&scores, &compete(&scores, *total, *floor, weights))
         }
         Budget::Enough { total, loss } => {
             let scores = scores()?;
-            let kept = enough(&scores, *total, *loss);
-            (0..heads).map(|h| best(scores.row(h), kept[h])).collect()
+            best_of_each(&scores, &enough(&scores, *total, *loss))
         }
         Budget::Shared { mean, floor, exact } => {
             let scores = scores()?;
-            let kept = share(&scores, *mean, *floor, *exact);
-            (0..heads).map(|h| best(scores.row(h), kept[h])).collect()
+            best_of_each(&scores, &share(&scores, *mean, *floor, *exact))
         }
     })
+}
+
+/// Each head's `counts` best candidates in ascending order.
+fn best_of_each(scores: &Scores, counts: &[usize]) -> Vec<Vec<u32>> {
+    let heads = counts.par_iter().enumerate();
+    heads
+        .map(|(head, &count)| best(scores.row(head), count))
+        .collect()
 }
 
 /// The `count` best positions of a row in ascending order; of equal scores the earlier position is better.
@@ -212,17 +213,11 @@ pub(crate) fn best_and_recent(
     tokens: usize,
     recent: usize,
 ) -> Vec<Vec<u32>> {
-    let rest = (tokens - recent) as u32..tokens as u32;
-    let of = |(head, &count)| {
-        best(scores.row(head), count)
-            .into_iter()
-            .chain(rest.clone())
-    };
-    counts
-        .iter()
-        .enumerate()
-        .map(|head| of(head).collect())
-        .collect()
+    let mut kept = best_of_each(scores, counts);
+    for positions in &mut kept {
+        positions.extend((tokens - recent) as u32..tokens as u32);
+    }
+    kept
 }
 
 /// Orders by descending score, then ascending position.

@@ -12,6 +12,8 @@ pub use hook::{Watch, Watched};
 pub use page::assert_self_contained;
 pub use random_model::{Family, HEAD_DIM, KV_HEADS, LAYERS, random_llama, random_model};
 
+use headkv_engine::{Attention, Engine, LoadOptions};
+use headkv_plugin::Compression;
 use std::{
     io::Write,
     path::{Path, PathBuf},
@@ -25,6 +27,17 @@ pub fn root() -> &'static Path {
 /// The embedded model.
 pub fn tiny() -> PathBuf {
     root().join("models/tiny")
+}
+
+/// models/tiny with nothing dropped, in an engine that does not stop at end tokens; `change` sets its other options.
+pub fn tiny_engine(change: impl FnOnce(&mut LoadOptions)) -> Engine {
+    let mut options = LoadOptions {
+        ignore_end: true,
+        ..LoadOptions::new(tiny())
+    };
+    change(&mut options);
+    let full = Attention::Compressed(Compression::new("full", 16));
+    Engine::load(options, full).expect("models/tiny loads")
 }
 
 /// A program of the same build, or a visible note that the test is skipped; cargo does not say where those of other packages

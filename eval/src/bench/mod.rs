@@ -155,7 +155,7 @@ pub fn run(options: &Options) -> Result<()> {
     if let Some(file) = &options.out {
         whole::write_lines(file, &rows)?;
     }
-    let mut tables = vec![speed::speed(&rows), speed::latency(&rows)];
+    let mut tables = speed::tables(&rows);
     tables.extend(earlier.map(|earlier| speed::comparison(&rows, &earlier)));
     let tables: Vec<_> = tables.iter().map(speed::Plain::markdown).collect();
     terminal::print(&tables.join("\n"))?;

@@ -45,10 +45,11 @@ pub fn markdown(tables: &[Table]) -> String {
 
 /// What `bench` measured, as Markdown; nothing if nothing was.
 pub fn speed(rows: &[speed::Row]) -> String {
-    if rows.is_empty() {
+    let tables = speed::tables(rows);
+    if tables.is_empty() {
         return String::new();
     }
-    let tables = [speed::speed(rows), speed::latency(rows)].map(|table| table.markdown());
+    let tables: Vec<_> = tables.iter().map(speed::Plain::markdown).collect();
     format!("### Speed and memory\n\n{SPEED}\n\n{}\n", tables.join("\n"))
 }
 

@@ -4,4 +4,4 @@ mod rows;
 mod tables;
 
 pub use rows::{FILE, Key, Measured, Row, read};
-pub use tables::{Plain, comparison, latency, speed};
+pub use tables::{Plain, comparison, tables};

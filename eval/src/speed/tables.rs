@@ -25,6 +25,14 @@ impl Plain {
     }
 }
 
+/// What a report shows: nothing where nothing was measured.
+pub fn tables(rows: &[Row]) -> Vec<Plain> {
+    match rows {
+        [] => Vec::new(),
+        rows => vec![speed(rows), latency(rows)],
+    }
+}
+
 /// Speed and memory; the ratios are to the first of the rows that measure the same prompts.
 pub fn speed(rows: &[Row]) -> Plain {
     // A GPU's peak is the prompt's activations; what stays is the weights and the cache.
@@ -137,7 +145,7 @@ fn milliseconds(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{Row, comparison, latency, speed};
     use crate::speed::{Key, Measured};
 
     fn row(path: &str, speed: f64) -> Row {

@@ -135,7 +135,8 @@ fn attend<B: Backend>(
     if last {
         for (state, seq) in states.iter_mut().zip(seqs) {
             let compressed = state.compressed(&seq.info().prompt).len();
-            if let Err(error) = state.end_pass(backend, compressed, seq.is_aside()) {
+            let of_prompt = seq.is_aside() || seq.seen(cx.layer) < compressed;
+            if of_prompt && let Err(error) = state.end_pass(backend, compressed, seq.is_aside()) {
                 // The layers have taken the pass in: it cannot be asked for again.
                 seq.fail(error.to_string());
             }

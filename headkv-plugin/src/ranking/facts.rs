@@ -33,31 +33,26 @@ impl Facts {
         ranking: Option<&str>,
         needs: Needs,
     ) -> std::result::Result<(), Error> {
+        let families = " of the families llama, mistral, qwen2 and qwen3";
         let missing = [
             (
                 needs.rotary && self.rotary.is_none(),
                 "rotary embedding",
-                ", mistral, qwen2 and qwen3",
+                families,
             ),
             (
                 needs.outputs && self.outputs.is_none(),
                 "output projections",
-                ", mistral, qwen2 and qwen3",
+                families,
             ),
             (needs.replay && self.encode.is_none(), "tokenizer", ""),
         ];
         match missing.iter().find(|(missing, ..)| *missing) {
-            Some((_, what, families)) => {
-                let of = match families.is_empty() {
-                    true => "",
-                    false => " of the families llama",
-                };
-                Err(Error::Config(format!(
-                    "ranking `{}` needs the model's {what}, known of model folders{of}{families} alone; use another --ranking",
-                    ranking.unwrap_or(WINDOW)
-                )))
-            }
             None => Ok(()),
+            Some((_, what, of)) => Err(Error::Config(format!(
+                "ranking `{}` needs the model's {what}, known of model folders{of} alone; use another --ranking",
+                ranking.unwrap_or(WINDOW)
+            ))),
         }
     }
 }

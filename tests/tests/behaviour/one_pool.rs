@@ -1,17 +1,9 @@
 //! What is kept is decided for all layers together: in one pool of their heads, or when the prompt was said again.
 
-use headkv_engine::{Attention, Engine, Generation, LoadOptions, Request};
+use headkv_engine::{Engine, Generation, Request};
 use headkv_plugin::Compression;
+use headkv_tests::tiny_engine;
 use mistralrs_core::attention_hook::PromptPolicy;
-
-fn engine(change: impl FnOnce(&mut LoadOptions)) -> Engine {
-    let mut options = LoadOptions {
-        ignore_end: true,
-        ..LoadOptions::new(headkv_tests::tiny())
-    };
-    change(&mut options);
-    Engine::load(options, Attention::Compressed(Compression::new("full", 16))).unwrap()
-}
 
 fn pooled(method: &str, capacity: usize) -> Compression {
     let scores = headkv_tests::root().join("head_scores/tiny_retrieval.json");
@@ -30,7 +22,7 @@ fn ask(engine: &Engine, requests: &[Request]) -> Vec<Generation> {
 
 #[test]
 fn all_layers_together_keep_the_budget() {
-    let engine = engine(|_| ());
+    let engine = tiny_engine(|_| ());
     let shape = engine.shape();
     let token = 2 * shape.layers * shape.kv_heads * shape.head_dim * engine.element_bytes();
     let context = text(&engine, 3, 1_500);
@@ -60,7 +52,7 @@ fn all_layers_together_keep_the_budget() {
 
 #[test]
 fn what_is_kept_whole_answers_like_full() {
-    let engine = engine(|_| ());
+    let engine = tiny_engine(|_| ());
     let context = text(&engine, 4, 1_000);
     let full = ask(&engine, &[Request::new(context.clone(), 10)]).remove(0);
     for method in ["headkv-pool", "kvzip"] {
@@ -76,8 +68,8 @@ fn what_is_kept_whole_answers_like_full() {
 
 #[test]
 fn batches_and_pieces_answer_as_a_prompt_alone() {
-    let alone = engine(|_| ());
-    let pieces = engine(|options| {
+    let alone = tiny_engine(|_| ());
+    let pieces = tiny_engine(|options| {
         options.prompts = PromptPolicy {
             tokens: 150,
             interleave: true,
@@ -103,7 +95,7 @@ fn batches_and_pieces_answer_as_a_prompt_alone() {
 
 #[test]
 fn a_prompt_that_leaves_no_room_to_say_it_again_ends_alone() {
-    let engine = engine(|_| ());
+    let engine = tiny_engine(|_| ());
     let long: Vec<u32> = text(&engine, 5, 40_000);
     let long = long[..engine.context() - 12].to_vec();
     let short = text(&engine, 6, 1_000);

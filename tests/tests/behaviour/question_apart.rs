@@ -1,6 +1,6 @@
 //! A context is compressed before its question is known: the question sees what is kept, decides nothing, and stays whole.
 
-use headkv_engine::{Attention, Engine, LoadOptions, Request};
+use headkv_engine::{Engine, Request};
 use headkv_eval::{
     Backend, Job, Row, Variant,
     datasets::{Target, needle},
@@ -9,17 +9,9 @@ use headkv_eval::{
 };
 use headkv_haystack::Template;
 use headkv_plugin::Compression;
+use headkv_tests::tiny_engine;
 use mistralrs_core::attention_hook::PromptPolicy;
 use std::num::NonZeroUsize;
-
-fn engine(change: impl FnOnce(&mut LoadOptions)) -> Engine {
-    let mut options = LoadOptions {
-        ignore_end: true,
-        ..LoadOptions::new(headkv_tests::tiny())
-    };
-    change(&mut options);
-    Engine::load(options, Attention::Compressed(Compression::new("full", 16))).unwrap()
-}
 
 /// A text, and questions about it.
 fn texts(engine: &Engine) -> (Vec<u32>, Vec<Vec<u32>>) {
@@ -42,7 +34,7 @@ fn request(context: &[u32], then: &[u32], compression: Option<Compression>) -> R
 
 #[test]
 fn with_nothing_dropped_it_makes_no_difference() {
-    let engine = engine(|_| ());
+    let engine = tiny_engine(|_| ());
     let (context, questions) = texts(&engine);
     for question in &questions {
         let together = Request::new([&context[..], question].concat(), 10);
@@ -57,7 +49,7 @@ fn with_nothing_dropped_it_makes_no_difference() {
 
 #[test]
 fn the_context_is_kept_within_its_budget_and_the_question_whole() {
-    let engine = engine(|_| ());
+    let engine = tiny_engine(|_| ());
     let (context, questions) = texts(&engine);
     let shape = engine.shape();
     let token = 2 * shape.layers * shape.kv_heads * shape.head_dim * engine.element_bytes();
@@ -81,9 +73,9 @@ fn the_context_is_kept_within_its_budget_and_the_question_whole() {
 
 #[test]
 fn several_questions_over_one_context_are_answered_as_each_alone() {
-    let alone = engine(|_| ());
-    let remembering = engine(|options| options.prefix_bytes = 1 << 30);
-    let pieces = engine(|options| {
+    let alone = tiny_engine(|_| ());
+    let remembering = tiny_engine(|options| options.prefix_bytes = 1 << 30);
+    let pieces = tiny_engine(|options| {
         options.prompts = PromptPolicy {
             tokens: 300,
             interleave: true,
@@ -114,7 +106,7 @@ fn several_questions_over_one_context_are_answered_as_each_alone() {
 
 #[test]
 fn a_context_of_nothing_is_refused() {
-    let engine = engine(|_| ());
+    let engine = tiny_engine(|_| ());
     let message = engine
         .generate(&[request(&[], &[1, 2, 3], None)])
         .unwrap_err()
