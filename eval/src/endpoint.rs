@@ -1,5 +1,6 @@
 //! A backend that sends prompts to any OpenAI-compatible server.
 
+pub mod answer;
 mod backoff;
 mod key;
 
@@ -283,29 +284,17 @@ impl Client {
                 ..Attempt::again(refusal(status.as_u16(), self.options.key.is_some()))
             });
         }
-        let value: Value = response
-            .body_mut()
-            .read_json()
-            .map_err(|e| Attempt::again(self.shown(&format!("answer is not JSON: {e}"))))?;
-        let text = if question.chat {
-            &value["choices"][0]["message"]["content"]
-        } else {
-            &value["choices"][0]["text"]
-        };
-        let text = text
-            .as_str()
-            .ok_or_else(|| Attempt::again("answer has no choice with a text".into()))?;
-        let count = |field| value["usage"][field].as_u64().unwrap_or(0) as usize;
+        let body = response.body_mut().read_to_vec();
+        let body = body.map_err(|e| {
+            let why = format!("the answer cannot be read: {e}");
+            Attempt::again(self.shown(&why))
+        })?;
+        let answer =
+            answer::read(&body, question.chat).map_err(|why| Attempt::again(self.shown(&why)))?;
         Ok(Completion {
-            text: self.hidden(text),
-            prompt_tokens: count("prompt_tokens"),
-            tokens: count("completion_tokens"),
-            reused_tokens: None,
-            held_bytes: None,
-            prompt_seconds: None,
+            text: self.hidden(&answer.text),
             decode_seconds: started.elapsed().as_secs_f64(),
-            kv_bytes: None,
-            kept_bytes: None,
+            ..answer
         })
     }
 

@@ -193,6 +193,16 @@ impl Results {
             .any(|name| dir.join(name).is_file())
     }
 
+    /// Rows alone, as a folder's file has them.
+    pub fn of_rows(rows: Vec<Row>) -> Self {
+        let (rows, replaced) = latest(rows);
+        Self {
+            rows,
+            replaced,
+            ..Self::default()
+        }
+    }
+
     /// Reads a folder, which may be in use.
     ///
     /// # Errors
@@ -204,10 +214,7 @@ impl Results {
                 format!("holds no {ROWS}; name the --out folder of a run"),
             ));
         }
-        let (rows, replaced) = latest(lines::read(&dir.join(ROWS))?);
         Ok(Self {
-            rows,
-            replaced,
             prompts: lines::read::<PromptLine>(&dir.join(PROMPTS))?
                 .into_iter()
                 .map(|prompt| (prompt.digest, prompt.text))
@@ -215,6 +222,7 @@ impl Results {
             heads: lines::read(&dir.join(HEADS))?,
             runs: lines::read(&dir.join(RUNS))?,
             speed: lines::read(&dir.join(speed::FILE))?,
+            ..Self::of_rows(lines::read(&dir.join(ROWS))?)
         })
     }
 

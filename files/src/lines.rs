@@ -113,7 +113,11 @@ fn whole(bytes: &[u8]) -> usize {
     last.map_or(0, |at| at + 1)
 }
 
-fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<Vec<T>, Error> {
+/// The items of whole lines, which are said to lie in that file.
+///
+/// # Errors
+/// [`Error::Line`] for one that is not an item.
+pub fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<Vec<T>, Error> {
     let lines = bytes.split_inclusive(|byte| *byte == b'\n').enumerate();
     let item = |(at, line): (usize, &[u8])| {
         serde_json::from_slice(line).map_err(|e| Error::Line {

@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| headkv_tests::damage::safetensors(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    headkv_fuzz::damage::safetensors(bytes);
+});

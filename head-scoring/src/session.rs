@@ -1,27 +1,13 @@
 //! An unfinished run on disk, so that it can be stopped and resumed.
 
+mod outcome;
+
+pub use outcome::{Outcome, parse};
+
 use crate::{Error, Settings};
 use headkv_files::Lines;
-use serde::{Deserialize, Serialize};
+use outcome::Line;
 use std::{collections::BTreeMap, fs, path::Path};
-
-/// What came of one example.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Outcome {
-    /// The model's answer.
-    pub answer: String,
-    /// Its QA-F1, 0 to 1.
-    pub f1: f64,
-    /// Every head's score, `layers x heads`, layer by layer.
-    pub scores: Vec<f64>,
-}
-
-#[derive(Deserialize, Serialize)]
-struct Line {
-    example: usize,
-    #[serde(flatten)]
-    outcome: Outcome,
-}
 
 /// The file of an unfinished run: its settings, then a line of JSON per example.
 pub struct Session {
@@ -76,59 +62,6 @@ impl Session {
         // Some systems remove no file that is open.
         drop(self.lines);
         Ok(fs::remove_file(&path).map_err(headkv_files::Error::io("remove", path))?)
-    }
-}
-
-/// The outcomes that an unfinished run's text holds: those of `examples` examples, of a model with that many heads.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn parse(
-    text: &str,
-    settings: &Settings,
-    examples: usize,
-    heads: usize,
-) -> Result<BTreeMap<usize, Outcome>, String> {
-    let mut lines = text.lines().enumerate();
-    let begun = lines.next().map_or("", |(_, line)| line);
-    let begun: Settings =
-        serde_json::from_str(begun).map_err(|_| "is not an unfinished run".to_string())?;
-    if begun != *settings {
-        return Err("was begun with other settings".into());
-    }
-    let mut done = BTreeMap::new();
-    for (at, line) in lines {
-        let damaged = |why: String| format!("is damaged in line {}: {why}", at + 1);
-        let Line { example, outcome } =
-            serde_json::from_str(line).map_err(|e| damaged(e.to_string()))?;
-        if example >= examples {
-            return Err(damaged(format!(
-                "example {} of {examples}",
-                example.saturating_add(1)
-            )));
-        }
-        if let Some(why) = outcome.wrong(heads) {
-            return Err(damaged(why));
-        }
-        if done.insert(example, outcome).is_some() {
-            return Err(damaged(format!("example {} once more", example + 1)));
-        }
-    }
-    Ok(done)
-}
-
-impl Outcome {
-    /// What no run writes.
-    fn wrong(&self, heads: usize) -> Option<String> {
-        let possible = |x: &f64| x.is_finite() && *x >= 0.0;
-        if !(possible(&self.f1) && self.f1 <= 1.0) {
-            return Some(format!("an F1 of {}", self.f1));
-        }
-        if self.scores.len() != heads {
-            return Some(format!("scores of {} heads of {heads}", self.scores.len()));
-        }
-        let score = self.scores.iter().find(|score| !possible(score))?;
-        Some(format!("a score of {score}"))
     }
 }
 

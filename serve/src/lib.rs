@@ -16,6 +16,8 @@ mod auth;
 mod choice;
 pub mod cli;
 mod compression;
+#[cfg(test)]
+mod damage;
 mod error;
 pub mod footprint;
 mod generate;

@@ -1,9 +1,10 @@
 //! What chat and completion requests have in common: bodies, and parameters that are checked before anything runs.
+//!
+//! Like `messages` and `compression`, it knows no runtime: `fuzz/` compiles the three without it.
 
 use crate::error::ApiError;
 use axum::body::{Body, HttpBody};
 use futures::StreamExt;
-use mistralrs_core::{NormalRequest, Request};
 use serde_json::{Map, Value};
 use std::time::Duration;
 
@@ -85,17 +86,6 @@ pub async fn begin(body: Body, limit: usize, model: &str) -> Result<(Fields, Com
     let mut fields = fields(&read(body, limit).await?)?;
     let common = Common::take(&mut fields, model)?;
     Ok((fields, common))
-}
-
-/// What the runtime's own parser made of a request.
-///
-/// # Errors
-/// 400 with what it did not take.
-pub fn normal(parsed: anyhow::Result<(Request, bool)>) -> Result<NormalRequest, ApiError> {
-    match parsed.map_err(|e| ApiError::request(e.root_cause().to_string()))? {
-        (Request::Normal(request), _) => Ok(*request),
-        _ => Err(ApiError::failed("the request became another kind")),
-    }
 }
 
 /// The fields of a body; those that are null count as left out.

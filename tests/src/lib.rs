@@ -7,6 +7,12 @@ pub mod http;
 mod page;
 mod random_model;
 
+/// The readers that [`damage`] tries.
+mod readers {
+    pub use head_scoring::session as outcome;
+    pub use headkv_engine::{check, state};
+}
+
 pub use allocator::Counting;
 pub use hook::{Watch, Watched};
 pub use page::assert_self_contained;

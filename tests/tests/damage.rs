@@ -1,12 +1,13 @@
-//! A thousand damages of every kind of file end in an error or in what is whole: no panic, and memory in proportion to the
-//! file. `HEADKV_DAMAGES` sets another number.
+//! A thousand damages of every kind of file, and as many edits of proptest's, end in an error or in what is whole: no panic,
+//! and memory in proportion to the file. `HEADKV_DAMAGES` sets another number.
 
 use candle_core::{
     DType, Device, Tensor,
     quantized::{GgmlDType, QTensor, gguf_file},
 };
 use headkv_tests::{Counting, damage};
-use std::{io::Cursor, panic, sync::Mutex};
+use proptest::{prelude::*, sample::Index};
+use std::{fs, io::Cursor, panic, sync::Mutex};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting::new();
@@ -18,23 +19,154 @@ static ALONE: Mutex<()> = Mutex::new(());
 const MULTIPLE: usize = 100;
 const ANY: usize = 1 << 20;
 
-/// Tries the damages of one file, and that the whole file passes.
-fn survives(original: &[u8], read: fn(&[u8])) {
+/// The first corpus of the fuzz targets: whole files, the cases of bug reports, and what fuzzers found.
+fn seeds(reader: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = headkv_tests::root().join("fuzz/seeds").join(reader);
+    let mut files: Vec<_> = fs::read_dir(folder).unwrap().flatten().collect();
+    files.sort_by_key(|file| file.file_name());
+    let seed = |file: fs::DirEntry| {
+        let name = file.file_name().to_string_lossy().into_owned();
+        (name, fs::read(file.path()).unwrap())
+    };
+    files.into_iter().map(seed).collect()
+}
+
+/// Reads bytes: no panic, and memory in proportion to them. Whether they pass.
+fn survives(read: fn(&[u8]) -> bool, bytes: &[u8], what: &str) -> bool {
+    let before = ALLOCATOR.restart();
+    let ended = panic::catch_unwind(|| read(bytes));
+    let taken = ALLOCATOR.peak().saturating_sub(before);
+    let most = ANY + MULTIPLE * bytes.len();
+    assert!(taken <= most, "{what} takes {taken} bytes of memory");
+    ended.unwrap_or_else(|_| panic!("{what} panics"))
+}
+
+/// Tries all seeds, of which the whole files pass, and a thousand damages of each.
+fn seeds_and_damages(name: &str, read: fn(&[u8]) -> bool) {
     let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
     let tries = std::env::var("HEADKV_DAMAGES").map_or(1000, |n| n.parse().unwrap());
-    read(original);
-    for seed in 0..tries {
-        let bytes = damage::damaged(original, seed);
-        let before = ALLOCATOR.restart();
-        let ended = panic::catch_unwind(|| read(&bytes));
-        let taken = ALLOCATOR.peak().saturating_sub(before);
-        assert!(ended.is_ok(), "damage {seed} panics");
-        let most = ANY + MULTIPLE * bytes.len();
-        assert!(taken <= most, "damage {seed} takes {taken} bytes of memory");
+    let mut whole = 0;
+    for (seed, bytes) in seeds(name) {
+        let passes = survives(read, &bytes, &seed);
+        if seed.starts_with("whole") {
+            assert!(passes, "{seed} of {name} is refused");
+            whole += 1;
+        }
+        for damage in 0..tries {
+            let what = format!("damage {damage} of {seed}");
+            survives(read, &damage::damaged(&bytes, damage), &what);
+        }
+    }
+    assert!(whole > 0, "no whole file among the seeds of {name}");
+}
+
+/// A piece of a file is replaced by bytes that may mean something.
+fn edit() -> impl Strategy<Value = (Index, usize, Vec<u8>)> {
+    let texts = [
+        "",
+        "\"",
+        "{",
+        "[",
+        "]",
+        ",",
+        "-1",
+        "1e308",
+        "null",
+        "NaN",
+        "\n",
+        "\\u001b",
+        "\u{202e}",
+        "18446744073709551615",
+    ];
+    let numbers = [0, 1, 1 << 31, 1 << 40, 1 << 62, u64::MAX / 2, u64::MAX];
+    let bytes = prop_oneof![
+        prop::sample::select(texts.to_vec()).prop_map(|text| text.as_bytes().to_vec()),
+        prop::sample::select(numbers.to_vec()).prop_map(|number| number.to_le_bytes().to_vec()),
+        prop::collection::vec(any::<u8>(), 0..9),
+    ];
+    (any::<Index>(), 0..24usize, bytes)
+}
+
+/// Tries what proptest makes of the seeds.
+fn edited(name: &str, read: fn(&[u8]) -> bool) {
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    let seeds = seeds(name);
+    let config = ProptestConfig {
+        // Found cases become seeds.
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(1000)
+    };
+    let edits = prop::collection::vec(edit(), 0..6);
+    proptest!(config, |(seed in any::<Index>(), edits in edits)| {
+        let mut bytes = seed.get(&seeds).1.clone();
+        for (at, length, new) in edits {
+            let at = at.index(bytes.len() + 1);
+            let end = (at + length).min(bytes.len());
+            bytes.splice(at..end, new);
+        }
+        survives(read, &bytes, "a seed that was edited");
+    });
+}
+
+macro_rules! readers {
+    ($($name:ident),*) => {
+        $(mod $name {
+            #[test]
+            fn survives_damages() {
+                super::seeds_and_damages(stringify!($name), headkv_tests::damage::$name);
+            }
+
+            #[test]
+            fn survives_edits() {
+                super::edited(stringify!($name), headkv_tests::damage::$name);
+            }
+        })*
+    };
+}
+
+// One for each fuzz target but `request_body`, which the server tries itself.
+readers!(
+    arrow_stream,
+    endpoint_answer,
+    gguf,
+    grid_file,
+    needle_file,
+    part_file,
+    rows_file,
+    safetensors,
+    score_file,
+    settings_file,
+    state_file
+);
+
+/// The type table is the runtime's own: each type's tensors have exactly the bytes that the check expects.
+#[test]
+fn types_have_the_runtimes_sizes() {
+    use GgmlDType::{BF16, F16, F32, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, Q8K};
+    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
+    for kind in [
+        F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2K, Q3K, Q4K, Q5K, Q6K, Q8K,
+    ] {
+        let values = Tensor::ones((2, 256), DType::F32, &Device::Cpu).unwrap();
+        let tensor = QTensor::quantize(&values, kind).unwrap();
+        let mut file = Cursor::new(Vec::new());
+        gguf_file::write(&mut file, &[], &[("t", &tensor)]).unwrap();
+        let mut file = file.into_inner();
+        let read = |bytes: &[u8]| headkv_engine::check::gguf::read(bytes, bytes.len() as u64);
+        // Behind the last tensor lies what aligns the next one.
+        let padding = 31 - (31 + tensor.storage_size_in_bytes()) % 32;
+        file.truncate(file.len() - padding);
+        assert_eq!(read(&file).map(|header| header.tensors), Ok(1), "{kind:?}");
+        file.pop();
+        let message = read(&file).unwrap_err();
+        assert!(
+            message.starts_with("is truncated: tensor \"t\""),
+            "{kind:?}: {message}"
+        );
     }
 }
 
-fn gguf() -> Vec<u8> {
+fn header() -> Vec<u8> {
     use gguf_file::Value::{Array, Bool, F32, I32, String as Text, U32, U64};
     let words = (0..300).map(|at| Text(format!("word {at}"))).collect();
     let metadata = [
@@ -70,118 +202,10 @@ fn gguf() -> Vec<u8> {
     file.into_inner()
 }
 
-#[test]
-fn damaged_gguf_files() {
-    let whole = gguf();
-    let header = headkv_engine::check::gguf::read(&whole[..], whole.len() as u64).unwrap();
-    headkv_engine::check::gguf::fit(&header).unwrap();
-    survives(&whole, damage::gguf);
-    // The header alone: most damages of a whole file hit its tensors.
-    let data = whole
-        .windows(18)
-        .position(|at| at == b"output_norm.weight")
-        .unwrap()
-        + 50;
-    survives(&whole[..data], damage::gguf);
-}
-
-/// The type table is the runtime's own: each type's tensors have exactly the bytes that the check expects.
-#[test]
-fn types_have_the_runtimes_sizes() {
-    use GgmlDType::{BF16, F16, F32, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0, Q8K};
-    let _alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
-    for kind in [
-        F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2K, Q3K, Q4K, Q5K, Q6K, Q8K,
-    ] {
-        let values = Tensor::ones((2, 256), DType::F32, &Device::Cpu).unwrap();
-        let tensor = QTensor::quantize(&values, kind).unwrap();
-        let mut file = Cursor::new(Vec::new());
-        gguf_file::write(&mut file, &[], &[("t", &tensor)]).unwrap();
-        let mut file = file.into_inner();
-        let read = |bytes: &[u8]| headkv_engine::check::gguf::read(bytes, bytes.len() as u64);
-        // Behind the last tensor lies what aligns the next one.
-        let padding = 31 - (31 + tensor.storage_size_in_bytes()) % 32;
-        file.truncate(file.len() - padding);
-        assert_eq!(read(&file).map(|header| header.tensors), Ok(1), "{kind:?}");
-        file.pop();
-        let message = read(&file).unwrap_err();
-        assert!(
-            message.starts_with("is truncated: tensor \"t\""),
-            "{kind:?}: {message}"
-        );
-    }
-}
-
-#[test]
-fn damaged_safetensors_files() {
-    let tensor = |rows: usize| Tensor::ones((rows, 4), DType::F32, &Device::Cpu).unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("t.safetensors");
-    let tensors = [
-        ("a.weight", tensor(1)),
-        ("b.weight", tensor(2)),
-        ("c", tensor(1)),
-    ];
-    candle_core::safetensors::save(&tensors.into_iter().collect(), &path).unwrap();
-    survives(&std::fs::read(path).unwrap(), damage::safetensors);
-}
-
-#[test]
-fn damaged_state_files() {
-    let part = |value: f32| Tensor::full(value, (2, 64, 3), &Device::Cpu).unwrap();
-    let state = headkv_plugin::prefix::State {
-        tokens: (0..64).collect(),
-        layers: (0..2).map(|_| [part(0.5), part(-1.0)]).collect(),
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("state");
-    headkv_engine::state::write(&state, "m", &path).unwrap();
-    let whole = std::fs::read(path).unwrap();
-    assert!(headkv_engine::state::parse(&whole, "m").is_ok());
-    survives(&whole, damage::state_file);
-}
-
-#[test]
-fn damaged_score_files() {
-    let file = r#"{"0-0": [0.25, 1], "0-1": [0, 1e-3], "1-0": [1, 2], "1-1": [0.5, 0]}"#;
-    survives(file.as_bytes(), damage::score_file);
-}
-
-#[test]
-fn damaged_unfinished_runs() {
-    let begun = serde_json::to_string(&damage::settings()).unwrap();
-    let line = |example: usize| {
-        format!("{{\"example\":{example},\"answer\":\"A\",\"f1\":1.0,\"scores\":[0.5,0.1]}}\n")
-    };
-    let text = begun + "\n" + &line(0) + &line(3);
-    survives(text.as_bytes(), damage::part_file);
-}
-
-#[test]
-fn damaged_needle_files() {
-    let text = concat!(
-        r#"{"variables": {"person": ["Ada", "Ben", "Cid"], "age": {"from": 20, "to": 60}}}"#,
-        "\n",
-        r#"{"needle": ["{person.1} is {age.1}.", "{person.2} is {age.2}."], "question": "Who is {age.1}?","#,
-        r#" "real_needle": "{person.1} is {age.1}.", "answer": "{person.1}."}"#,
-    );
-    survives(text.as_bytes(), damage::needle_file);
-}
-
-#[test]
-fn damaged_settings() {
-    let tokenizer = br#"{"truncation": {"max_length": 5}, "padding": null, "added_tokens": [],
-        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}}"#;
-    survives(tokenizer, damage::settings_file);
-    let config = br#"{"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 1, "num_attention_heads": 8,
-        "num_key_value_heads": 4, "max_position_embeddings": 8192, "tie_word_embeddings": true}"#;
-    survives(config, damage::settings_file);
-}
-
 /// Damages that ended the runtime.
 #[test]
 fn known_damages_of_gguf_headers_are_named() {
-    let whole = gguf();
+    let whole = header();
     let read = |bytes: &[u8]| headkv_engine::check::gguf::read(bytes, bytes.len() as u64);
     let behind = |key: &str| {
         let at = whole

@@ -9,7 +9,7 @@ use headkv_files::read as files;
 use serde::Deserialize;
 use std::{
     fs::File,
-    io::{self, BufReader, Read},
+    io::{self, BufReader, Read, Seek, SeekFrom},
     path::Path,
 };
 
@@ -43,22 +43,40 @@ pub fn read<const N: usize>(
             break;
         }
         let path = dir.join(filename);
-        let whole = files::regular(&path).and_then(|_| messages_fit(File::open(&path)?));
-        if let Err(why) = whole {
-            return Err(match why.kind() {
-                io::ErrorKind::InvalidData => damaged(&path, &why),
-                _ => Error::read(&path)(why),
-            });
-        }
-        // The reader takes a file for what it says, and panics where that cannot be.
-        let room = limit - rows.len();
-        let found = guard::quietly(|| batches(&path, columns, room));
-        rows.extend(found.map_err(|why| damaged(&path, &why))??);
+        let found = stream(&path, || open(&path), columns, limit - rows.len());
+        rows.extend(found?);
     }
     if rows.is_empty() {
         return Err(Error::file(dir, "holds no rows; save it again"));
     }
     Ok(rows)
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    files::regular(path)?;
+    File::open(path)
+}
+
+/// The same of one stream, which lies in that file; it is read twice, first to see whether it is whole.
+///
+/// # Errors
+/// As [`read`].
+pub fn stream<const N: usize, S: Read + Seek>(
+    path: &Path,
+    open: impl Fn() -> io::Result<S>,
+    columns: [&str; N],
+    limit: usize,
+) -> Result<Vec<(Place, [String; N])>, Error> {
+    if let Err(why) = open().and_then(messages_fit) {
+        return Err(match why.kind() {
+            io::ErrorKind::InvalidData => damaged(path, &why),
+            _ => Error::read(path)(why),
+        });
+    }
+    let again = open().map_err(Error::read(path))?;
+    // The reader takes a stream for what it says, and panics where that cannot be.
+    let found = guard::quietly(|| batches(path, again, columns, limit));
+    found.map_err(|why| damaged(path, &why))?
 }
 
 fn damaged(path: &Path, why: &dyn std::fmt::Display) -> Error {
@@ -71,11 +89,11 @@ fn damaged(path: &Path, why: &dyn std::fmt::Display) -> Error {
 
 fn batches<const N: usize>(
     path: &Path,
+    from: impl Read,
     columns: [&str; N],
     limit: usize,
 ) -> Result<Vec<(Place, [String; N])>, Error> {
-    let file = File::open(path).map_err(Error::read(path))?;
-    let reader = StreamReader::try_new(BufReader::new(file), None);
+    let reader = StreamReader::try_new(BufReader::new(from), None);
     let mut rows = Vec::new();
     for batch in reader.map_err(|e| damaged(path, &e))? {
         let batch = batch.map_err(|e| damaged(path, &e))?;
@@ -95,22 +113,14 @@ fn batches<const N: usize>(
 }
 
 /// Checks that every message's header and body lie inside the file, before a reader takes memory for them.
-fn messages_fit(file: File) -> io::Result<()> {
+fn messages_fit(mut from: impl Read + Seek) -> io::Result<()> {
     let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-    let mut left = file.metadata()?.len();
-    let mut file = BufReader::new(file);
-    let word = |left: &mut u64, file: &mut BufReader<File>| -> io::Result<Option<u32>> {
-        let mut bytes = [0; 4];
-        if *left < 4 {
-            return Ok(None);
-        }
-        file.read_exact(&mut bytes)?;
-        *left -= 4;
-        Ok(Some(u32::from_le_bytes(bytes)))
-    };
+    let mut left = from.seek(SeekFrom::End(0))?;
+    from.rewind()?;
+    let mut from = BufReader::new(from);
     loop {
-        let length = match word(&mut left, &mut file)? {
-            Some(CONTINUES) => word(&mut left, &mut file)?,
+        let length = match word(&mut left, &mut from)? {
+            Some(CONTINUES) => word(&mut left, &mut from)?,
             other => other,
         };
         let length = match length {
@@ -123,7 +133,7 @@ fn messages_fit(file: File) -> io::Result<()> {
             )));
         }
         let mut header = vec![0; length as usize];
-        file.read_exact(&mut header)?;
+        from.read_exact(&mut header)?;
         left -= length;
         let message = arrow_ipc::root_as_message(&header).map_err(|e| wrong(e.to_string()))?;
         let body = u64::try_from(message.bodyLength()).unwrap_or(u64::MAX);
@@ -139,9 +149,20 @@ fn messages_fit(file: File) -> io::Result<()> {
         if let Some(batch) = dictionary.and_then(|dictionary| dictionary.data()) {
             rows_fit(&batch, body).map_err(wrong)?;
         }
-        file.seek_relative(body as i64)?;
+        from.seek_relative(body as i64)?;
         left -= body;
     }
+}
+
+/// The next four bytes, if so many are left.
+fn word(left: &mut u64, from: &mut impl Read) -> io::Result<Option<u32>> {
+    let mut bytes = [0; 4];
+    if *left < 4 {
+        return Ok(None);
+    }
+    from.read_exact(&mut bytes)?;
+    *left -= 4;
+    Ok(Some(u32::from_le_bytes(bytes)))
 }
 
 /// What a message begins with, before its header's length.
@@ -238,87 +259,5 @@ mod tests {
             let message = read(dir.path(), ["a"], 9).unwrap_err().to_string();
             assert!(message.ends_with("holds no rows; save it again"));
         }
-    }
-}
-
-#[cfg(test)]
-mod damage {
-    use super::*;
-    use arrow_array::StringArray;
-    use arrow_ipc::writer::StreamWriter;
-    use arrow_schema::{Field, Schema};
-    use rand::{Rng, SeedableRng};
-    use rand_chacha::ChaCha8Rng;
-    use std::{fs, sync::Arc};
-
-    const COLUMNS: [&str; 3] = ["input", "question", "target"];
-
-    fn whole() -> Vec<u8> {
-        let fields = COLUMNS.map(|name| Field::new(name, DataType::Utf8, true));
-        let schema = Arc::new(Schema::new(fields.to_vec()));
-        let mut writer = StreamWriter::try_new(Vec::new(), &schema).unwrap();
-        for batch in 0..2 {
-            let column = |name: &str| {
-                let texts = (0..5).map(|at| (at != 3).then(|| format!("{name} {batch}.{at}")));
-                Arc::new(StringArray::from_iter(texts)) as Arc<dyn Array>
-            };
-            let columns = COLUMNS.map(column).to_vec();
-            let batch = RecordBatch::try_new(schema.clone(), columns).unwrap();
-            writer.write(&batch).unwrap();
-        }
-        writer.into_inner().unwrap()
-    }
-
-    /// A few bytes changed, lost or repeated.
-    fn damaged(original: &[u8], seed: u64) -> Vec<u8> {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut bytes = original.to_vec();
-        for _ in 0..rng.random_range(1..=4) {
-            let at = rng.random_range(0..bytes.len());
-            let end = (at + rng.random_range(1..=16)).min(bytes.len());
-            match rng.random_range(0..6) {
-                0 => bytes.truncate(at.max(1)),
-                1 if end - at < bytes.len() => drop(bytes.drain(at..end)),
-                2 => {
-                    let extremes = [0, 1, u64::MAX, u64::MAX / 2, 1 << 31, 1 << 40, 1 << 62];
-                    let value = extremes[rng.random_range(0..extremes.len())].to_le_bytes();
-                    let end = (at + 8).min(bytes.len());
-                    bytes[at..end].copy_from_slice(&value[..end - at]);
-                }
-                3 => bytes[at] ^= 1 << rng.random_range(0..8),
-                _ => bytes[at] = rng.random(),
-            }
-        }
-        bytes
-    }
-
-    #[test]
-    fn a_thousand_damages_are_errors_or_rows() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = r#"{"_data_files": [{"filename": "0.arrow"}]}"#;
-        fs::write(dir.path().join("state.json"), state).unwrap();
-        let file = dir.path().join("0.arrow");
-        let original = whole();
-        fs::write(&file, &original).unwrap();
-        let read = || read(dir.path(), COLUMNS, usize::MAX);
-        let message = read().unwrap_err().to_string();
-        assert!(
-            message.contains("line 4: field `input` is null"),
-            "{message}"
-        );
-        let mut refused = 0;
-        for seed in 0..1000 {
-            fs::write(&file, damaged(&original, seed)).unwrap();
-            match read() {
-                // No more rows can come out than there is room for.
-                Ok(rows) => assert!(rows.len() <= original.len() / 4),
-                Err(error) => {
-                    let message = error.to_string();
-                    assert!(!message.contains('\n'), "damage {seed}: {message}");
-                    refused += 1;
-                }
-            }
-        }
-        assert!(refused > 300, "only {refused} refused");
     }
 }

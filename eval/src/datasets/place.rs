@@ -12,6 +12,7 @@ pub struct Place {
 }
 
 impl Place {
+    /// The record of that number.
     pub fn new(path: &Path, line: usize) -> Self {
         Self {
             path: path.into(),

@@ -55,7 +55,7 @@ async fn typed(app: &App, fields: Fields) -> Result<NormalRequest, ApiError> {
     let (response, _) = mpsc::channel(1);
     let mistral = app.served.engine().mistral().clone();
     let parsed = chat_completion::parse_request(openai, mistral, response).await;
-    request::normal(parsed)
+    super::normal(parsed)
 }
 
 /// Takes out how many alternatives per token are asked for; `None` if no probabilities are.

@@ -87,7 +87,7 @@ fn typed(app: &App, mut fields: Fields) -> Result<NormalRequest, ApiError> {
     let (response, _) = mpsc::channel(1);
     let mistral = app.served.engine().mistral().clone();
     let parsed = completions::parse_request(openai, mistral, response);
-    request::normal(parsed)
+    super::normal(parsed)
 }
 
 /// A text, several, token ids, or several lists of them.
