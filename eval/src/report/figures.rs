@@ -36,6 +36,9 @@ pub struct TableFigures {
     pub curves: Vec<Curves>,
     /// Depth against length, one map per variant of a needle test.
     pub maps: Vec<Map>,
+    /// Such maps that are left out, because a page of them would be too large.
+    #[serde(skip_serializing_if = "nothing")]
+    pub maps_left_out: usize,
 }
 
 /// Average scores against a parameter.
@@ -103,6 +106,10 @@ pub struct Cell {
     pub text: String,
 }
 
+fn nothing(count: &usize) -> bool {
+    *count == 0
+}
+
 /// The most cells of all maps of a kind: browsers get slow with more.
 const MOST_CELLS: usize = 20_000;
 
@@ -111,19 +118,19 @@ pub fn figures(results: &Results) -> Figures {
     let mut room = MOST_CELLS;
     let mut of_table = |group: &super::setup::Group| {
         let table = table(group);
+        let (maps, maps_left_out) = if group.setup.benchmark == "needle" {
+            needle_maps(&group.rows, &mut room)
+        } else {
+            (Vec::new(), 0)
+        };
         TableFigures {
             pareto: pareto(&table),
             curves: [by_capacity(&table), by_beta(&table)]
                 .into_iter()
                 .flatten()
                 .collect(),
-            maps: if group.setup.benchmark == "needle" {
-                let mut maps = needle_maps(&group.rows);
-                maps.retain(|map| fits(map, &mut room));
-                maps
-            } else {
-                Vec::new()
-            },
+            maps,
+            maps_left_out,
             title: table.title,
         }
     };
@@ -159,10 +166,6 @@ pub fn figures(results: &Results) -> Figures {
             })
             .collect(),
     }
-}
-
-fn fits(map: &Map, room: &mut usize) -> bool {
-    take(map.across.len() * map.down.len(), room)
 }
 
 /// Takes cells from the room that is left; false if they do not fit.
@@ -271,7 +274,8 @@ fn curves(
 /// The most lines of a chart.
 const MOST_LINES: usize = 40;
 
-fn needle_maps(rows: &[&Row]) -> Vec<Map> {
+/// The maps of all variants, as far as there is room, and how many find none.
+fn needle_maps(rows: &[&Row], room: &mut usize) -> (Vec<Map>, usize) {
     let lengths: BTreeSet<usize> = rows.iter().filter_map(|row| row.length).collect();
     let mut depths: Vec<f64> = rows.iter().filter_map(|row| row.depth).collect();
     depths.sort_by(f64::total_cmp);
@@ -311,7 +315,13 @@ fn needle_maps(rows: &[&Row]) -> Vec<Map> {
                 .collect(),
         }
     };
-    names.into_iter().zip(variants).map(map).collect()
+    // Before they are made: thousands of lengths and depths are millions of cells, few of which were run.
+    let cells = lengths.len().saturating_mul(depths.len());
+    let all = names.len();
+    let maps = names.into_iter().zip(variants);
+    let maps: Vec<_> = maps.filter(|_| take(cells, room)).map(map).collect();
+    let left_out = all - maps.len();
+    (maps, left_out)
 }
 
 fn head_name(heads: &Heads) -> String {

@@ -22,6 +22,7 @@ struct Section {
     pareto: Option<Picture>,
     curves: Vec<Picture>,
     maps: Vec<Picture>,
+    maps_left_out: usize,
     /// The most KV bytes of any line, for the bars.
     most_bytes: f64,
 }
@@ -69,6 +70,7 @@ pub fn html(results: &Results, options: &Options) -> Result<String, Error> {
                 .filter_map(|curves| Picture::new(curves.title, chart(curves)))
                 .collect(),
             maps: maps(&figures.maps),
+            maps_left_out: figures.maps_left_out,
             most_bytes: table
                 .lines
                 .iter()

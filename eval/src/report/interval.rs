@@ -54,8 +54,29 @@ pub struct Value {
     pub cluster: Cluster,
 }
 
-/// Sums and counts by column.
-type Sums = Vec<(f64, f64)>;
+/// The columns that a cluster has values in, with their sums and counts: of thousands of columns it is few.
+type Sums = Vec<(usize, f64, f64)>;
+
+/// Clusters that are drawn again among themselves.
+struct Stratum {
+    clusters: Vec<Sums>,
+    /// Their columns, and whether several clusters share it.
+    columns: Vec<(usize, bool)>,
+}
+
+impl Stratum {
+    fn new(clusters: Vec<Sums>) -> Self {
+        let mut owners: BTreeMap<usize, usize> = BTreeMap::new();
+        for (at, ..) in clusters.iter().flatten() {
+            *owners.entry(*at).or_default() += 1;
+        }
+        let columns = owners.into_iter().map(|(at, owners)| (at, owners > 1));
+        Self {
+            columns: columns.collect(),
+            clusters,
+        }
+    }
+}
 
 /// The mean over columns of each column's mean; clusters are drawn again among those of their data set, and data sets of
 /// one cluster each among themselves. Of differences by prompt it is a paired bootstrap. None without values.
@@ -67,11 +88,14 @@ pub fn interval(columns: &[Vec<Value>]) -> Option<Interval> {
     let mut clusters: BTreeMap<&Cluster, Sums> = BTreeMap::new();
     for (at, column) in filled.iter().enumerate() {
         for Value { score, cluster } in *column {
-            let sums = clusters
-                .entry(cluster)
-                .or_insert_with(|| vec![(0.0, 0.0); filled.len()]);
-            sums[at].0 += score;
-            sums[at].1 += 1.0;
+            let sums = clusters.entry(cluster).or_default();
+            match sums.last_mut() {
+                Some((last, sum, count)) if *last == at => {
+                    *sum += score;
+                    *count += 1.0;
+                }
+                _ => sums.push((at, *score, 1.0)),
+            }
         }
     }
     let count = clusters.len();
@@ -87,10 +111,11 @@ pub fn interval(columns: &[Vec<Value>]) -> Option<Interval> {
     if !single.is_empty() {
         strata.push(single);
     }
-    let all = strata.iter().flat_map(|stratum| stratum.iter());
+    let all = strata.iter().flatten();
     let mean = mean_of(all, &vec![1.0; filled.len()])?;
     let mut bounds = (None, None);
     if count >= FEWEST {
+        let strata: Vec<Stratum> = strata.into_iter().map(Stratum::new).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         let mut means: Vec<f64> = (0..DRAWS)
             .filter_map(|_| draw(&strata, filled.len(), &mut rng))
@@ -110,26 +135,22 @@ pub fn interval(columns: &[Vec<Value>]) -> Option<Interval> {
 }
 
 /// A mean of clusters drawn again.
-fn draw(strata: &[Vec<Sums>], columns: usize, rng: &mut ChaCha8Rng) -> Option<f64> {
+fn draw(strata: &[Stratum], columns: usize, rng: &mut ChaCha8Rng) -> Option<f64> {
     let mut drawn = Vec::new();
     let mut weights = vec![0.0; columns];
-    for stratum in strata {
-        let mut times = vec![0.0f64; columns];
-        for _ in 0..stratum.len() {
-            let sums = &stratum[rng.random_range(0..stratum.len())];
-            for (times, (_, count)) in times.iter_mut().zip(sums) {
-                *times += f64::from(u8::from(*count > 0.0));
+    let mut times = vec![0.0f64; columns];
+    for Stratum { clusters, columns } in strata {
+        for _ in 0..clusters.len() {
+            let sums = &clusters[rng.random_range(0..clusters.len())];
+            for (at, ..) in sums {
+                times[*at] += 1.0;
             }
             drawn.push(sums);
         }
         // A column that many clusters share counts once, one that a single cluster has as often as that was drawn.
-        let shared = |at: usize| stratum.iter().filter(|sums| sums[at].1 > 0.0).count() > 1;
-        for (at, weight) in weights.iter_mut().enumerate() {
-            *weight += if shared(at) {
-                times[at].min(1.0)
-            } else {
-                times[at]
-            };
+        for &(at, shared) in columns {
+            let times = std::mem::take(&mut times[at]);
+            weights[at] += if shared { times.min(1.0) } else { times };
         }
     }
     mean_of(drawn.into_iter(), &weights)
@@ -138,11 +159,9 @@ fn draw(strata: &[Vec<Sums>], columns: usize, rng: &mut ChaCha8Rng) -> Option<f6
 /// The weighted mean over columns of each column's mean; none if all are empty.
 fn mean_of<'a>(clusters: impl Iterator<Item = &'a Sums>, weights: &[f64]) -> Option<f64> {
     let mut sums = vec![(0.0, 0.0); weights.len()];
-    for cluster in clusters {
-        for (sum, of) in sums.iter_mut().zip(cluster) {
-            sum.0 += of.0;
-            sum.1 += of.1;
-        }
+    for (at, sum, count) in clusters.flatten() {
+        sums[*at].0 += sum;
+        sums[*at].1 += count;
     }
     let (mut total, mut weight) = (0.0, 0.0);
     for ((sum, count), of) in sums.into_iter().zip(weights) {

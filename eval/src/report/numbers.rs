@@ -271,17 +271,18 @@ fn line(name: String, variant: &Variant, rows: &[&Row], answers: &Answers) -> Li
 
 /// What one variant scored more than another, by column, on the prompts that both answered.
 fn differences(ours: &Answers, theirs: &Answers) -> Vec<Vec<Value>> {
-    let column = |(ours, theirs): (&Column, &Column)| {
-        let pairs = ours
-            .iter()
-            .filter_map(|(key, a)| Some((a, theirs.get(key)?)));
-        let less = |(a, b): (&Value, &Value)| Value {
-            score: a.score - b.score,
-            cluster: a.cluster.clone(),
-        };
-        pairs.map(less).collect()
+    ours.iter().zip(theirs).map(difference).collect()
+}
+
+fn difference((ours, theirs): (&Column, &Column)) -> Vec<Value> {
+    let pairs = ours
+        .iter()
+        .filter_map(|(key, a)| Some((a, theirs.get(key)?)));
+    let less = |(a, b): (&Value, &Value)| Value {
+        score: a.score - b.score,
+        cluster: a.cluster.clone(),
     };
-    ours.iter().zip(theirs).map(column).collect()
+    pairs.map(less).collect()
 }
 
 /// Marks the compressed variants whose lead over the next of their capacity is significant.
@@ -299,9 +300,10 @@ fn mark_best(lines: &mut [Line], answers: &[Answers]) {
             let scores = rivals.iter().map(|&at| (at, lines[at].scores[column]));
             let known = scores.filter_map(|(at, score)| Some((at, score?)));
             let lead = |best: usize, next: usize| {
-                differences(&answers[best], &answers[next]).swap_remove(column)
+                let [best, next] = [best, next].map(|at| &answers[at][column]);
+                vec![difference((best, next))]
             };
-            if let Some(best) = leader(known.collect(), |a, b| vec![lead(a, b)]) {
+            if let Some(best) = leader(known.collect(), lead) {
                 lines[best].best[column] = true;
             }
         }
