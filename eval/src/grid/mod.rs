@@ -47,7 +47,14 @@ impl Grid {
     /// # Errors
     /// A file that cannot be read, an unknown key or a value of the wrong type (the place is named).
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let text = headkv_files::read::text(path)?;
+        Self::parse(path, headkv_files::read::text(path)?)
+    }
+
+    /// The same for a text that lies in that file.
+    ///
+    /// # Errors
+    /// As [`Grid::read`].
+    pub fn parse(path: &Path, text: String) -> Result<Self, Error> {
         let mut grid: Self =
             toml::from_str(&text).map_err(|e| Error::file(path, one_line(&e.to_string())))?;
         let folder = path.parent().unwrap_or(Path::new("."));
@@ -275,6 +282,23 @@ mod tests {
             Grid::read(&path).unwrap().models,
             ["org/name".into(), beside("models/tiny"), beside("../a/b")]
         );
+    }
+
+    #[test]
+    fn the_examples_can_be_run() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let folders = ["examples", "docs/report"].map(|name| fs::read_dir(root.join(name)));
+        let files = folders.into_iter().flatten().flatten().flatten();
+        let files = files.map(|file| file.path());
+        // The server's configuration is no grid.
+        let grids: Vec<_> = files
+            .filter(|file| file.extension().is_some_and(|kind| kind == "toml"))
+            .filter(|file| !file.ends_with("serve.toml"))
+            .collect();
+        assert!(grids.len() > 2, "{grids:?}");
+        for file in grids {
+            Grid::read(&file).unwrap().check().unwrap();
+        }
     }
 
     #[test]
