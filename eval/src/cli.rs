@@ -15,7 +15,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use headkv_files::{interrupt, shell, terminal};
 use std::{
     ffi::OsString,
-    io::IsTerminal,
+    io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -219,7 +219,17 @@ fn message(error: &Error) -> String {
 /// # Errors
 /// Wrong input, on one line; arguments that are no command end the process with clap's message.
 pub fn run_with(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<bool> {
-    command(Cli::parse_from(args).command)
+    match Cli::try_parse_from(args) {
+        Ok(cli) => command(cli.command),
+        Err(wrong) if wrong.use_stderr() => wrong.exit(),
+        // Help that cannot be written is an error like any other result.
+        Err(asked) => match asked.print().and_then(|()| io::stdout().flush()) {
+            Err(why) if why.kind() != io::ErrorKind::BrokenPipe => {
+                Err(headkv_files::Error::io("write", "stdout")(why).into())
+            }
+            _ => Ok(true),
+        },
+    }
 }
 
 /// Runs a command; false if it was partly done.
