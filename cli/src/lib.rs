@@ -1,4 +1,4 @@
-//! What the programs' command lines share: completions of a shell, and man pages.
+//! What the programs' command lines share: help, completions of a shell, and man pages.
 #![deny(missing_docs)]
 
 pub use clap_complete::Shell;
@@ -11,6 +11,25 @@ use std::{
     path::Path,
 };
 
+/// Prints the help that was asked for; other arguments that are no command end the process with clap's message.
+///
+/// # Errors
+/// A standard output that cannot be written.
+pub fn help(asked: &clap::Error) -> Result<(), Error> {
+    if asked.use_stderr() {
+        asked.exit();
+    }
+    written(asked.print().and_then(|()| io::stdout().flush()))
+}
+
+/// A reader that went away is no error.
+fn written(result: io::Result<()>) -> Result<(), Error> {
+    match result {
+        Err(why) if why.kind() != ErrorKind::BrokenPipe => Err(Error::io("write", "stdout")(why)),
+        _ => Ok(()),
+    }
+}
+
 /// Prints the completions of a program for a shell.
 ///
 /// # Errors
@@ -21,10 +40,7 @@ pub fn completions(mut program: Command, shell: Shell) -> Result<(), Error> {
     clap_complete::generate(shell, &mut program, name, &mut script);
     // As it is: what escapes a terminal's commands would break the script.
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(&script).and_then(|()| stdout.flush()) {
-        Err(why) if why.kind() != ErrorKind::BrokenPipe => Err(Error::io("write", "stdout")(why)),
-        _ => Ok(()),
-    }
+    written(stdout.write_all(&script).and_then(|()| stdout.flush()))
 }
 
 /// Writes the man pages of a program into a folder: its own, `program.1`, and one for each command, `program-command.1`.

@@ -15,7 +15,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use headkv_files::{interrupt, shell, terminal};
 use std::{
     ffi::OsString,
-    io::{self, IsTerminal, Write},
+    io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -221,14 +221,7 @@ fn message(error: &Error) -> String {
 pub fn run_with(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<bool> {
     match Cli::try_parse_from(args) {
         Ok(cli) => command(cli.command),
-        Err(wrong) if wrong.use_stderr() => wrong.exit(),
-        // Help that cannot be written is an error like any other result.
-        Err(asked) => match asked.print().and_then(|()| io::stdout().flush()) {
-            Err(why) if why.kind() != io::ErrorKind::BrokenPipe => {
-                Err(headkv_files::Error::io("write", "stdout")(why).into())
-            }
-            _ => Ok(true),
-        },
+        Err(asked) => Ok(headkv_cli::help(&asked).map(|()| true)?),
     }
 }
 

@@ -77,6 +77,18 @@ fn a_run_whose_reader_is_gone_keeps_its_rows() {
     assert!(rows.lines().count() > 0);
 }
 
+/// Colours are for terminals.
+#[test]
+fn a_log_in_a_file_has_no_colours() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["needle", "--lengths=300", "--draws=1", "--method=full"];
+    let mut args: Vec<_> = args.map(OsStr::new).into();
+    args.extend(["--out".as_ref(), dir.path().as_os_str()]);
+    let output = program(&args).env("RUST_LOG", "info").output().unwrap();
+    let log = stderr(&output);
+    assert!(log.contains("INFO") && !log.contains('\u{1b}'), "{log}");
+}
+
 #[cfg(unix)]
 #[test]
 fn arguments_that_are_not_utf8() {

@@ -12,6 +12,7 @@ use headkv_plugin::{Compression, hook::Reuse};
 use std::{
     ffi::OsString,
     fs,
+    io::IsTerminal,
     net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
     path::PathBuf,
@@ -181,6 +182,8 @@ pub fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A file that stderr goes to wants no colours.
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     match run(std::env::args_os()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -195,7 +198,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<()> {
-    let cli = Cli::parse_from(args);
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(asked) => return Ok(headkv_cli::help(&asked)?),
+    };
     match cli.page {
         Some(Page::Completions { shell }) => {
             return Ok(headkv_cli::completions(Cli::command(), shell)?);

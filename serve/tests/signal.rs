@@ -103,6 +103,25 @@ fn sigterm_drains() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
+/// Colours are for terminals.
+#[test]
+fn a_log_in_a_file_has_no_colours() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_headkv-serve"))
+        .args(["--port", "0", "--access-log", "off"])
+        .env("HEADKV_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/home"))
+        .env("RUST_LOG", "info")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let said = said.map(Result::unwrap);
+    let log: Vec<_> = said.take_while(|line| !line.contains("http://")).collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(log.iter().any(|line| line.contains("INFO")), "{log:?}");
+    assert!(!log.concat().contains('\u{1b}'), "{log:?}");
+}
+
 #[test]
 fn wrong_input_ends_with_2_and_one_line() {
     let cases: [(&[&str], &str); 5] = [
