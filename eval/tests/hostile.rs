@@ -74,7 +74,15 @@ impl Edited {
 #[test]
 fn rows_of_an_edited_needle_file_are_not_averaged_with_the_old_ones() {
     let edited = Edited::new();
-    let shown = |_: String| {
+    let table = |said: &str| {
+        let lines = said.lines().filter(|line| line.starts_with('|'));
+        lines.map(String::from).collect::<Vec<_>>()
+    };
+    let shown = |said: String| {
+        let out = edited.path("out");
+        let later = runs(&["report", out.to_str().unwrap()]);
+        assert!(!table(&said).is_empty());
+        assert_eq!(table(&said), table(&later), "terminal and report agree");
         let report = fs::read_to_string(edited.path("out/report.csv")).unwrap();
         let line = report.lines().find(|line| line.contains(",average,"));
         let fields: Vec<String> = line.unwrap().split(',').map(String::from).collect();
@@ -255,12 +263,13 @@ fn a_grids_needle_file_lies_beside_it() {
     );
     fs::write(&grid, body).unwrap();
     let out = dir.path().join("out");
-    runs(&[
+    let said = runs(&[
         "run",
         grid.to_str().unwrap(),
         "--out",
         out.to_str().unwrap(),
     ]);
+    assert!(said.contains("1 configurations x 1 prompts"), "{said}");
     let rows = rows(&out);
     assert_eq!(rows.len(), 1, "a depth named twice is one");
     assert_eq!(rows[0]["dataset"], "mine 1");

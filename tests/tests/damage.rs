@@ -239,6 +239,8 @@ fn known_damages_of_gguf_headers_are_named() {
             "arrays in arrays",
         ),
         (with(tensor, &[255; 4]), "has 4294967295 dimensions"),
+        // Found by a fuzzer: the runtime stores no single numbers.
+        (with(tensor, &[0; 4]), "has 0 dimensions"),
         (with(tensor + 4, &most), "no size that can be"),
         (with(tensor + 4, &[0; 8]), "no size that can be"),
         (with(tensor + 20, &[99, 0, 0, 0]), "is of type 99"),

@@ -232,7 +232,7 @@ impl<R: Read> Reader<R> {
     pub fn tensor(&mut self, name: &str) -> Result<Place, String> {
         let wrong = |what: String| damaged(format_args!("the tensor {name:?} {what}"));
         let dimensions = self.u32()?;
-        if dimensions > MOST_DIMENSIONS {
+        if !(1..=MOST_DIMENSIONS).contains(&dimensions) {
             return Err(wrong(format!("has {dimensions} dimensions")));
         }
         let mut elements = 1u64;
