@@ -4,7 +4,7 @@ pub mod answer;
 mod backoff;
 mod key;
 
-use crate::{Backend, Completion, Error, Failure, Job, Variant};
+use crate::{Backend, Completion, Error, Failure, Job, Variant, guard};
 use backoff::Backoff;
 use headkv_files::terminal::one_line;
 use serde_json::{Value, json};
@@ -134,8 +134,11 @@ impl<'a> Endpoint<'a> {
         let (send, answer) = channel();
         let (client, question) = (self.client.clone(), question.clone());
         let asking = thread::Builder::new().spawn(move || {
+            // The client panics where it may start no thread to look a name up.
+            let asked = guard::quietly(|| client.ask(&question));
+            let failed = |why| Err(Attempt::again(format!("the request failed: {why}")));
             // Nobody listens any more once the run has ended.
-            let _ = send.send(client.ask(&question));
+            let _ = send.send(asked.unwrap_or_else(failed));
         });
         if let Err(why) = asking {
             return Some(Err(Attempt::again(format!("cannot start a thread: {why}"))));
@@ -146,8 +149,7 @@ impl<'a> Endpoint<'a> {
                 Err(RecvTimeoutError::Timeout) if self.stopped() => return None,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    let why = "the request panicked; report this".into();
-                    return Some(Err(Attempt::again(why)));
+                    return Some(Err(Attempt::again("the request was lost".into())));
                 }
             }
         }

@@ -315,15 +315,55 @@ fn few_descriptors_fail_rows_and_not_the_program() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(ok(), None);
     let program = env!("CARGO_BIN_EXE_headkv-eval");
-    let asks = format!(
-        "ulimit -n 12; exec {program} needle --lengths 300 --draws 4 --retries 1 --concurrency 500 \
-         --endpoint http://localhost:{} --out {}",
-        server.port,
-        dir.path().display()
-    );
-    let output = Command::new("sh").args(["-c", &asks]).output().unwrap();
-    let ended = code(&output);
-    assert!(matches!(ended, Some(0..=2)), "{ended:?}");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!said.contains("panicked"), "{said}");
+    for descriptors in [5, 6, 7, 12] {
+        let asks = format!(
+            "ulimit -n {descriptors}; exec {program} needle --lengths 300 --draws 4 --retries 1 --concurrency 500 \
+             --endpoint http://localhost:{} --out {}",
+            server.port,
+            dir.path().join(descriptors.to_string()).display()
+        );
+        let output = Command::new("sh").args(["-c", &asks]).output().unwrap();
+        let ended = code(&output);
+        assert!(matches!(ended, Some(0..=2)), "{ended:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("panicked"), "{descriptors}: {said}");
+    }
+}
+
+/// Whoever may start few threads only; root may start any number, and becomes somebody else here.
+#[cfg(target_os = "linux")]
+#[test]
+fn few_processes_fail_rows_and_not_the_program() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let program = env!("CARGO_BIN_EXE_headkv-eval");
+    let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny");
+    let other = "setpriv --reuid 54321 --regid 54321 --clear-groups";
+    let run = |script: &str| {
+        let home = dir.path().join("home");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]).env("HEADKV_HOME", home);
+        shell.output().unwrap()
+    };
+    let able = run(&format!(
+        "{other} {program} methods && test -r {tiny}/config.json"
+    ));
+    if !able.status.success() {
+        eprintln!("SKIPPED: this user cannot become another one that may run {program}");
+        return;
+    }
+    let server = Server::start(ok(), None);
+    for processes in [3, 12, 20, 40] {
+        let output = run(&format!(
+            "ulimit -u {processes}; exec {other} {program} needle --model {tiny} --lengths 300 --draws 10 --retries 0 \
+             --concurrency 500 --endpoint http://localhost:{} --out {}",
+            server.port,
+            dir.path().join(processes.to_string()).display()
+        ));
+        let ended = code(&output);
+        assert!(matches!(ended, Some(0..=2)), "{ended:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("panicked"), "{processes}: {said}");
+    }
 }
