@@ -244,6 +244,8 @@ fn known_damages_of_gguf_headers_are_named() {
         (with(tensor + 4, &most), "no size that can be"),
         (with(tensor + 4, &[0; 8]), "no size that can be"),
         (with(tensor + 20, &[99, 0, 0, 0]), "is of type 99"),
+        // Found by a fuzzer: Q8_1, a type of sums only.
+        (with(tensor + 20, &[9, 0, 0, 0]), "is of type 9"),
         (with(tensor + 24, &most), "ends at no byte that there is"),
         (with(tensor + 24, &[1]), "begins inside another"),
     ] {
