@@ -45,6 +45,7 @@ mod sampling;
 mod score_files;
 mod score_reference;
 mod server;
+mod server_damage;
 mod server_faults;
 mod states;
 mod turns;
