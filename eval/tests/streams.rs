@@ -193,7 +193,7 @@ fn error_lines_are_short() {
     for text in [
         format!("models = ['{long}']\n[needle]\n"),
         format!("models = ['m']\n[{long}]\n"),
-        format!("models = ['a\\\\u001b[2J\nb']\n[needle]\n"),
+        "models = ['a\\\\u001b[2J\nb']\n[needle]\n".into(),
         "models = [\"\\u001b[2J\\n\"]\n[needle]\n".into(),
     ] {
         fs::write(&grid, text).unwrap();

@@ -300,8 +300,8 @@ fn mark_best(lines: &mut [Line], answers: &[Answers]) {
             let scores = rivals.iter().map(|&at| (at, lines[at].scores[column]));
             let known = scores.filter_map(|(at, score)| Some((at, score?)));
             let lead = |best: usize, next: usize| {
-                let [best, next] = [best, next].map(|at| &answers[at][column]);
-                vec![difference((best, next))]
+                let pair = answers[best].get(column).zip(answers[next].get(column));
+                pair.map(difference).into_iter().collect()
             };
             if let Some(best) = leader(known.collect(), lead) {
                 lines[best].best[column] = true;
