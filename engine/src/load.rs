@@ -137,11 +137,6 @@ impl Engine {
         });
         let tokenizer = tokenizer.ok_or_else(|| refused(&files, "has no tokenizer"))?;
         let info = info.ok_or_else(|| refused(&files, "is not a text model"))?;
-        if options.device != Device::Cpu && info.windows.iter().any(Option::is_some) {
-            let why =
-                "has sliding windows, which are not compressed on a GPU yet; use --device cpu";
-            return Err(refused(&files, why));
-        }
         let scheduler = match (&attention, metadata.cache_config.clone()) {
             (Attention::Paged(_), Some(config)) => SchedulerConfig::PagedAttentionMeta {
                 max_num_seqs: options.max_batch.get(),

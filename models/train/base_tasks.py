@@ -1,6 +1,8 @@
 """Basic tasks: facts to hide in filler text, and questions about them."""
 import numpy as np
 
+import stories
+
 PEOPLE = ("Mary John Sandra Daniel Bill Fred Jeff Julie Alice Robert Emma Lucas Olivia Noah Sophia Liam Grace Henry "
           "Clara Oscar Nina Peter Laura Simon Ruth Victor Helen Martin Diana Frank Irene George Karen Leo Monica Paul "
           "Rachel Steve Tina Walter Yvonne Adam Bella Carl Dora Edgar Fiona Gavin Hannah Ivan Jane Kevin Lydia Miguel "
@@ -21,13 +23,7 @@ ACTS = ("eat a sandwich,take a walk,drink a cup of tea,have a cup of Espresso,re
 WHEN = "on a sunny day,in the evening,before breakfast,at the local gym,in early spring,on a rainy morning,after work,at midnight,during the winter,on Sunday,with old friends,in the afternoon".split(",")
 ATTRS = "secret code,favorite color,password,phone number,birthplace,magic number,motto,nickname,license plate,locker number,home town,profession,room number,pet,favorite dish,hidden treasure,final answer,middle name,account number,project name".split(",")
 ENTS = "the blue house,the night train,the old library,the captain,the green valley,the school,the silver ship,the baker,the mayor,the tall tower,the research team,the orchestra,the garden club,the east wing,the lighthouse,the red bicycle,the museum,the hotel,the committee,the football team".split(",")
-LOCS = "bathroom bedroom garden hallway kitchen office".split()
-OBJS = "apple football milk".split()
-BABI_PEOPLE = "Mary John Sandra Daniel".split()
 GIVERS = "Bill Fred Jeff Mary".split()
-MOVES = ["moved to the", "went to the", "journeyed to the", "travelled to the", "went back to the"]
-GRABS = [f"{v} the {{}}{there}" for v in ("got", "grabbed", "picked up", "took") for there in ("", " there")]
-DROPS = [f"{v} the {{}}{there}" for v in ("dropped", "put down", "left", "discarded") for there in ("", " there")]
 
 F_SUBJ = "The old harbor,A small boat,The morning train,The gardener,My neighbor,The library,A grey cat,The village,The long road,An engineer,The river,A young painter,The market,The winter storm,The committee,A distant bell,The teacher,The forest,The sailor,A letter,The clock,The council,The bakery,A quiet street,The machine,The farmer".split(",")
 F_VERB = "was near,waited for,looked toward,changed after,stood behind,moved along,remembered,ignored,followed,belonged to,crossed,described,faced,rested beside,avoided,reached,opened onto,repaired,borrowed,watched".split(",")
@@ -73,7 +69,7 @@ class Tasks:
     # each task: (facts in order, [(question, answer)])
     def best_thing(self):
         n = self.r.integers(1, 6)
-        places = self.pick(self.cities, n)
+        places = self.city(n)
         acts = [self.activity() for _ in places]
         facts = [f"The best thing to do in {p} is {a}." for p, a in zip(places, acts)]
         qa = []
@@ -103,7 +99,9 @@ class Tasks:
             first = va > vb if word == more else va < vb
             who, f = (a, fa) if first else (b, fb)
             x, y = self.pick([a, b], 2)
-            qa.append((f"What is the favorite thing of the {word} one between {x} and {y}?", f"{who}'s favorite thing is to {f}."))
+            vx, vy = (va if z == a else vb for z in (x, y))
+            qa.append((f"What is the favorite thing of the {word} one between {x} and {y}?",
+                       f"{x} is {vx}, {y} is {vy}. {who} is {word}. {who}'s favorite thing is to {f}."))
         if self.r.random() < 0.5:
             x, v = (a, va) if self.r.random() < .5 else (b, vb)
             qa.append((f"How many {unit} is {x}?", f"{v}."))
@@ -112,39 +110,8 @@ class Tasks:
             qa.append((f"What is the favorite thing of {x}?", f"{x}'s favorite thing is to {f}."))
         return facts, qa
 
-    def babi1(self):
-        facts, at = [], {}
-        for _ in range(self.r.integers(2, 9)):
-            p, l = self.pick(BABI_PEOPLE), self.pick(LOCS)
-            facts.append(f"{p} {self.pick(MOVES)} {l}."); at[p] = l
-        return facts, [(f"Where is {p}? ", f"The most recent location of {p} is {at[p]}.") for p in self.pick(list(at), 2)]
-
-    def babi2(self):
-        facts, at, holds, where = [], {}, {}, {}
-        for _ in range(self.r.integers(4, self.pick([14, 28, 50]))):
-            p = self.pick(BABI_PEOPLE)
-            u = self.r.random()
-            if u < 0.5 or p not in at:
-                l = self.pick(LOCS); at[p] = l
-                facts.append(f"{p} {self.pick(MOVES)} {l}.")
-                for o, h in holds.items():
-                    if h == p: where[o] = l
-            elif u < 0.8:
-                free = [o for o in OBJS if o not in holds]
-                if free:
-                    o = self.pick(free); holds[o] = p; where[o] = at[p]
-                    facts.append(f"{p} {self.pick(GRABS).format(o)}.")
-            else:
-                mine = [o for o, h in holds.items() if h == p]
-                if mine:
-                    o = self.pick(mine); del holds[o]
-                    facts.append(f"{p} {self.pick(DROPS).format(o)}.")
-        if not where:
-            return self.babi2()
-        return facts, [(f"Where is the {o}? ", f"The {o} is in the {where[o]}.") for o in self.pick(list(where), 2)]
-
     def babi4(self):
-        a, b, c = self.pick(LOCS, 3)
+        a, b, c = self.pick(stories.LOCS, 3)
         d = self.pick(["north", "south", "east", "west"]); e = self.pick([x for x in ["north", "south", "east", "west"] if x != d])
         facts = [f"The {a} is {d} of the {b}.", f"The {b} is {e} of the {c}."]
         facts = self.pick(facts, 2)
@@ -154,7 +121,7 @@ class Tasks:
     def babi5(self):
         facts, last = [], None
         for _ in range(self.r.integers(1, 6)):
-            x, y = self.pick(GIVERS, 2); o = self.pick(OBJS)
+            x, y = self.pick(GIVERS, 2); o = self.pick(stories.OBJS)
             facts.append(f"{x} {self.pick(['gave', 'handed', 'passed'])} the {o} to {y}."); last = (x, o, y)
         x, o, y = last
         q = [(f"Who gave the {o} to {y}? ", f"{x}."), (f"What did {x} give to {y}? ", f"{o}."), (f"Who received the {o}? ", f"{y}.")]

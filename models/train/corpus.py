@@ -6,6 +6,7 @@ only paragraphs of plain prose stay; and the King James Bible (1611, public doma
 """
 import ast
 import glob
+import multiprocessing
 import os
 import re
 import zlib
@@ -24,6 +25,15 @@ def _prose(text):
             yield p
 
 
+def _docstrings(path):
+    try:
+        tree = ast.parse(open(path, encoding="utf8").read())
+    except (SyntaxError, UnicodeDecodeError, ValueError):
+        return []
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    return [p for node in ast.walk(tree) if isinstance(node, kinds) for p in _prose(ast.get_docstring(node) or "")]
+
+
 def prose():
     import pydoc_data.topics as topics
     import torch
@@ -31,17 +41,10 @@ def prose():
     for text in topics.topics.values():
         seen.update(dict.fromkeys(_prose(text)))
     roots = [os.path.dirname(os.__file__), os.path.dirname(np.__file__), os.path.dirname(torch.__file__)]
-    for i, root in enumerate(roots):
-        for path in sorted(glob.glob(root + "/**/*.py", recursive=True)):
-            if i == 0 and "-packages" in path:
-                continue
-            try:
-                tree = ast.parse(open(path, encoding="utf8").read())
-            except (SyntaxError, UnicodeDecodeError, ValueError):
-                continue
-            for node in ast.walk(tree):
-                if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
-                    seen.update(dict.fromkeys(_prose(ast.get_docstring(node) or "")))
+    paths = [p for i, root in enumerate(roots) for p in sorted(glob.glob(root + "/**/*.py", recursive=True)) if i > 0 or "-packages" not in p]
+    with multiprocessing.Pool() as pool:
+        for found in pool.imap(_docstrings, paths, 50):
+            seen.update(dict.fromkeys(found))
     return list(seen)
 
 
@@ -58,7 +61,7 @@ def sentences(paragraphs):
 
 def words(paragraphs):
     c = Counter(w for p in paragraphs for w in re.findall(r"\b[a-z]{3,10}\b", p))
-    return [w for w, _ in c.most_common(9000)][100:]
+    return [w for w, _ in c.most_common(30000)][100:]
 
 
 def tokens(tok, paragraphs, verses):

@@ -11,7 +11,15 @@ FORMS = [("<|im_start|> This is a very long story book: <book>", " </book>.\n Ba
          ("", "Based on the content of the book, Question: ", "Question: ", "\nAnswer:"),
          ("<|im_start|>user\n", "\n\nQuestion: ", "<|im_start|>user\nQuestion: ", "<|im_end|>\n<|im_start|>assistant\n")]
 ASSISTANT = "<|im_end|>\n<|im_start|>assistant\n"
+ORDINALS = "first second third fourth".split()
+RECALL = ["What was my {} question?", "Repeat my {} question.", "What did I ask you in my {} question?"]
 SHARES = np.array(list(Tasks.WEIGHTS.values())) / sum(Tasks.WEIGHTS.values())
+
+
+def pieces(tokenizer):
+    """-> tokens of letters that begin a word, and those that go on with one."""
+    texts = [tokenizer.decode([i]) for i in range(tokenizer.get_vocab_size())]
+    return ([t[1:] for t in texts if t[:1] == " " and t[1:].isalpha()], [t for t in texts if t.isalpha() and t.isascii() and t.islower() and len(t) > 1])
 
 
 class Documents:
@@ -20,7 +28,7 @@ class Documents:
     def __init__(self, tokenizer, filler, words, sentences, babi_prompts, seed, held_out=False):
         self.tok, self.filler, self.babi, self.known = tokenizer, filler, babi_prompts, {}
         self.r = np.random.default_rng(seed)
-        self.tasks = Tasks(self.r, words, sentences, held_out)
+        self.tasks = Tasks(self.r, words, sentences, pieces(tokenizer), held_out)
 
     def enc(self, s):
         """The tokens of a text; those of the stories' sentences come again and again."""
@@ -31,7 +39,7 @@ class Documents:
         return self.known[s]
 
     def families(self, length):
-        n = 1 + self.r.integers(1 + min(7, length // 600))
+        n = 1 + self.r.integers(1 + min(7, length // 300))
         chosen = [Tasks.FAMILIES[i] for i in self.r.choice(len(SHARES), n, replace=False, p=SHARES)]
         out = []
         for f in chosen:  # one story and one set of people and keys per document
@@ -46,7 +54,14 @@ class Documents:
             return "story"
         if f in ("friend", "three_hops", "older", "compare_near", "compare_far"):
             return "people"
-        return "keys" if f in ("needle", "several_keys", "unknown") else "magic" if f in ("magic", "multi_value") else f
+        if f in ("magic", "multi_value"):
+            return "magic"
+        return "keys" if f in ("needle", "several_keys", "unknown") else f
+
+    def recalled(self, qa):
+        """One of the turns asked for again."""
+        i = self.r.integers(min(len(qa), len(ORDINALS))) if self.r.random() < .6 else 0
+        return [(self.tasks.pick(RECALL).format(ORDINALS[i]), qa[i][0])]
 
     def turns(self, family, qa):
         """-> prefix, [(question, answer)], with the first form's marks around them."""
@@ -60,7 +75,7 @@ class Documents:
         end = "<|im_end|>\n" if post == ASSISTANT else "\n"
         lead = "" if post == ASSISTANT else " "
         if post == ASSISTANT and len(qa) > 1 and self.r.random() < .3:
-            qa = qa + [("What was my first question?", qa[0][0])]
+            qa = qa + self.recalled(qa)
         return pre, [((mid if i == 0 else again) + q + post, lead + a + end) for i, (q, a) in enumerate(qa)]
 
     def needle(self, length, variables, patterns):

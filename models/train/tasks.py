@@ -9,12 +9,14 @@ import zlib
 
 import base_tasks as base
 import templates
+from stories import Story
 
 HELD = json.load(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "held_out.json")))
 CONSONANTS = "b c d f g h j k l m n p r s t v w z br ch cl dr gr kl sh st th tr".split()
 NUMBERS = "zero one two three four five six seven eight nine".split()
 UNKNOWN = "I do not know."
 GONE = templates.held_values()
+NAMES = GONE.union(HELD["people"], HELD["cities"])
 unseen = lambda xs: [x for x in xs if x not in GONE]
 
 
@@ -24,38 +26,75 @@ def split_words(words, held_out):
 
 
 class Tasks(base.Tasks):
-    WEIGHTS = dict(best_thing=1.5, needle=2.5, several_keys=2.5, multi_value=3, variables=3, statement=2, quote=1.5,
-                   magic=1.5, compare_near=1.5, compare_far=1.5, older=4, friend=3, three_hops=2.5,
-                   babi1=1.5, babi2=4, babi3=5, babi4=.7, babi5=.7, count=1.5, unknown=1)
+    WEIGHTS = dict(best_thing=1.5, needle=5, several_keys=4, multi_value=2.5, variables=2, statement=2, quote=1.5,
+                   magic=1.5, compare_near=1.5, compare_far=1.5, older=2, order=.5, friend=2, three_hops=2,
+                   babi1=1.5, babi2=3, babi3=4.5, babi4=.7, babi5=.7, count=1.5, unknown=1, chat=.7)
     FAMILIES = list(WEIGHTS)
 
-    def __init__(self, rng, words, sentences, held_out=False):
+    def __init__(self, rng, words, sentences, pieces, held_out=False):
+        """`pieces`: what words may begin with and go on with, of the whole vocabulary."""
         super().__init__(rng, split_words(words, held_out))
+        self.begins, self.goes_on = pieces
         self.sentences = sentences
         self.held_out = held_out
         self.people = HELD["people"] if held_out else unseen(base.PEOPLE)
-        self.cities = HELD["cities"] if held_out else unseen(base.CITIES) + [self.made_up() for _ in range(400)]
-        self.entities = HELD["entities"] if held_out else unseen(base.ENTS) + self.new("the {} {}", HELD["entities"])
-        self.attributes = HELD["attributes"] if held_out else unseen(base.ATTRS) + self.new("{} {}", HELD["attributes"])
+        self.cities = HELD["cities"] if held_out else unseen(base.CITIES)
+        self.entities = HELD["entities"] if held_out else unseen(base.ENTS)
+        self.attributes = HELD["attributes"] if held_out else unseen(base.ATTRS)
+
+    def fresh(self, known, make, k=None):
+        """One of the known ones now and then, else one that is made: a list is learnt by heart instead of copied."""
+        if self.held_out:
+            return self.pick(known, k)
+        out = dict.fromkeys(self.pick(known) if self.r.random() < .25 else make() for _ in range(2 * (k or 1)))
+        return self.pick(list(out), k) if len(out) >= (k or 1) else self.fresh(known, make, k)
 
     def name(self, k):
-        if self.held_out or self.r.random() < .2:
-            return self.pick(self.people, k)
-        out = set()
-        while len(out) < k:
-            out.add(self.made_up())
-        return self.pick(list(sorted(out)), k)
+        return self.fresh(self.people, self.made_up, k)
+
+    def city(self, k):
+        return self.fresh(self.cities, lambda: self.made_up() + (" " + self.made_up() if self.r.random() < .15 else ""), k)
+
+    def entity(self):
+        return self.fresh(self.entities, lambda: "the " + self.rwords(1, 2))
+
+    def attribute(self):
+        return self.fresh(self.attributes, lambda: self.rwords(1, 2))
 
     def made_up(self):
-        """A name of syllables: a fixed list of names would be learnt by heart instead of copied."""
+        """A name of syllables or of pieces of the vocabulary."""
         while True:
-            n = "".join(self.pick(CONSONANTS) + self.pick("aeiou") for _ in range(self.between(1, 3))) + self.pick(["", "n", "r", "l", "s", "th"])
-            if n.capitalize() not in GONE.union(HELD["people"], HELD["cities"]):
-                return n.capitalize()
+            if self.r.random() < .5:
+                n = "".join(self.pick(CONSONANTS) + self.pick("aeiou") for _ in range(self.between(1, 3))) + self.pick(["", "n", "r", "l", "s", "th"])
+            else:
+                n = self.assembled()
+            n = n[0].upper() + n[1:]
+            if n not in NAMES:
+                return n
 
-    def new(self, form, held, n=400):
-        made = [form.format(self.rwords(1, 1), self.rwords(1, 1)) for _ in range(n)]
-        return [x for x in made if x not in held]
+    def assembled(self):
+        """A word of the vocabulary's pieces. Every token must be an answer now and then: what never is one is unlearnt, and the
+        names and words that the tests ask for are such tokens. The words themselves are never made."""
+        while True:
+            w = self.pick(self.begins) + "".join(self.pick(self.goes_on) for _ in range(self.between(1, 2)))
+            if w not in GONE:
+                return w
+
+    def word(self):
+        u = self.r.random()
+        if self.held_out or u < .5:
+            return self.pick(self.words)
+        return self.assembled() if u < .8 else self.made_up().lower()
+
+    def rwords(self, lo, hi):
+        return " ".join(self.word() for _ in range(self.between(lo, hi)))
+
+    def opened(self, openings, text):
+        """Half of the facts and questions begin with something that has nothing to do with them."""
+        if self.held_out or self.r.random() < .5:
+            return text
+        rest = text[0].lower() + text[1:] if text.split()[0] in templates.COMMON else text
+        return self.pick(openings).format(r=self.word(), R=self.upper(self.word())) + rest
 
     def between(self, lo, hi):
         return int(self.r.integers(lo, hi + 1))
@@ -69,14 +108,17 @@ class Tasks(base.Tasks):
         return s[0].upper() + s[1:]
 
     def _keys(self, n):
-        who = lambda: self.pick(self.entities) if self.r.random() < .6 else self.name(1)[0]
-        pairs = list(dict.fromkeys((self.pick(self.attributes), who()) for _ in range(n)))
+        who = lambda: self.entity() if self.r.random() < .6 else self.name(1)[0]
+        pairs = list(dict.fromkeys((self.attribute(), who()) for _ in range(n)))
         if self.held_out:
             fact, ask = map(lambda x: [x], self.pick(HELD["templates"]["attribute"]))
         else:
-            fact, ask = self.pick(templates.ATTRIBUTE, self.between(1, 2)), templates.ATTRIBUTE_ASKED
-        rows = [dict(a=a, e=e, E=self.upper(e), v=self.value()) for a, e in pairs]
-        return [self.pick(fact).format(**r) for r in rows], [(self.pick(ask).format(**r), r["v"] + ".") for r in rows]
+            fact, ask = [templates.attribute(self.r) for _ in range(self.between(1, 2))], templates.ATTRIBUTE_ASKED
+        rows = [dict(a=a, e=e, A=self.upper(a), E=self.upper(e), v=self.value()) for a, e in pairs]
+        for row in rows:
+            row["V"] = self.upper(row["v"])
+        return ([self.opened(templates.OPENINGS, self.pick(fact).format(**r)) for r in rows],
+                [(self.opened(templates.QUESTION_OPENINGS, self.pick(ask).format(**r)), r["v"] + ".") for r in rows])
 
     def needle(self):
         return self._keys(1)
@@ -90,7 +132,7 @@ class Tasks(base.Tasks):
         hide = self.between(0, len(facts) - 1)
         gone = qa.pop(hide)
         del facts[hide]
-        return facts, [(gone[0], UNKNOWN)] + qa[:1]
+        return facts, [(gone[0], UNKNOWN)] + qa[:2]
 
     def magic(self):
         facts, qa, fact = [], [], self.pick(templates.MAGIC)
@@ -115,7 +157,7 @@ class Tasks(base.Tasks):
         """A long statement recalled from its subject, as in retrieval-head detection."""
         out, fact = [], self.pick(templates.STATEMENT)
         for _ in range(self.between(1, 3)):
-            w = self.pick(templates.SPEAKER).format(p=self.name(1)[0], e=self.pick(self.entities), r=self.rwords(1, 2))
+            w = self.pick(templates.SPEAKER).format(p=self.name(1)[0], e=self.entity(), r=self.rwords(1, 2))
             v = self.rwords(4, 24) if self.r.random() < .6 else base.synthetic_sentence(self.r)[1:-1].lower()
             out.append((fact.format(w=w, W=self.upper(w), v=v), (self.pick(templates.STATEMENT_ASKED).format(w=w), v + ".")))
         return [f for f, _ in out], [q for _, q in out]
@@ -148,7 +190,7 @@ class Tasks(base.Tasks):
     def friend(self):
         """Two hops, and one: who, and where that one is."""
         n = self.between(2, 4)
-        p, places, rel, (fact, ask) = self.name(2 * n), self.pick(self.cities, n), self.relation(), self.pick(templates.PLACE)
+        p, places, rel, (fact, ask) = self.name(2 * n), self.city(n), self.relation(), self.pick(templates.PLACE)
         if rel == "best friend" and fact == "lives in":  # these two together are the default needle test's
             return self.friend()
         if self.held_out:
@@ -163,7 +205,7 @@ class Tasks(base.Tasks):
 
     def three_hops(self):
         n = self.between(2, 3)
-        p, places, one, two, (fact, ask) = self.name(3 * n), self.pick(self.cities, n), self.relation(), self.relation(), self.pick(templates.PLACE)
+        p, places, one, two, (fact, ask) = self.name(3 * n), self.city(n), self.relation(), self.relation(), self.pick(templates.PLACE)
         facts, qa = [], []
         for i in range(n):
             a, b, c = p[3*i:3*i+3]
@@ -189,41 +231,37 @@ class Tasks(base.Tasks):
         n = self.between(1, 3)
         seen, qa = [], []
         for p in self.name(n):
-            seen += [(p, c) for c in self.pick(self.cities, self.between(1, 5))]
+            seen += [(p, c) for c in self.city(self.between(1, 5))]
         seen = self.pick(seen, len(seen))
         for p in dict.fromkeys(p for p, _ in seen):
             mine = [c for q, c in seen if q == p]
             qa.append((f"How many cities did {p} visit?", ", ".join(mine) + f": {NUMBERS[len(mine)]}."))
         return [f"{p} visited {c}." for p, c in seen], qa
 
+    def story(self, steps, *kinds):
+        """Questions of the first kind, then of the others: the more that is asked of one story, the sooner it is learnt."""
+        s = Story(self, self.between(*steps))
+        qa = [self.pick(getattr(s, kind)(), 3) for kind in kinds]
+        return (s.facts, sum(qa, [])) if qa[0] else self.story(steps, *kinds)
+
+    def babi1(self):
+        return self.story((2, 10), "where_people")
+
+    def babi2(self):
+        return self.story((4, self.pick([14, 28, 50])), "where_things", "where_people")
+
     def babi3(self):
-        """qa3: where an object was before a place."""
-        facts, at, holds, seen = [], {}, {}, {o: [] for o in base.OBJS}
-        for _ in range(self.between(8, self.pick([24, 40, 70]))):
-            p, u = self.pick(base.BABI_PEOPLE), self.r.random()
-            if u < .55 or p not in at:
-                at[p] = self.pick([l for l in base.LOCS if l != at.get(p)])
-                facts.append(f"{p} {self.pick(base.MOVES)} {at[p]}.")
-                for o, h in holds.items():
-                    if h == p:
-                        seen[o].append(at[p])
-            elif u < .85:
-                free = [o for o in base.OBJS if o not in holds]
-                if free:
-                    o = self.pick(free)
-                    holds[o] = p
-                    if not seen[o] or seen[o][-1] != at[p]:
-                        seen[o].append(at[p])
-                    facts.append(f"{p} {self.pick(base.GRABS).format(o)}.")
-            else:
-                mine = [o for o, h in holds.items() if h == p]
-                if mine:
-                    o = self.pick(mine)
-                    del holds[o]
-                    facts.append(f"{p} {self.pick(base.DROPS).format(o)}.")
+        return self.story((8, self.pick([24, 40, 70])), "before", "people_before", "where_things")
+
+    def chat(self):
+        """What the text does not speak of; it is here to be asked for again (`Documents.recalled`)."""
+        return [], [(self.upper(self.rwords(3, 14)) + self.pick(["?", ".", ""]), UNKNOWN) for _ in range(self.between(1, 2))]
+
+    def order(self):
+        """Two numbers and no text: the comparison by itself."""
         qa = []
-        for o, way in seen.items():
-            if len(way) > 1:
-                i = max(k for k, l in enumerate(way) if l == way[-1])
-                qa.append((f"Where was the {o} before the {way[i]}? ", f"Before the {way[i]} the {o} was in the {way[i-1]}."))
-        return (facts, self.pick(qa, len(qa))) if qa else self.babi3()
+        for _ in range(self.between(2, 6)):
+            a, b = (int(x) for x in self.r.permutation(95)[:2] + 3)
+            word = self.pick(["more", "less"])
+            qa.append((f"Which is {word}, {a} or {b}?", f"{max(a, b) if word == 'more' else min(a, b)}."))
+        return [], qa

@@ -10,14 +10,23 @@ import re
 
 PATTERNS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../haystack/patterns/held_out")
 
-ATTRIBUTE = ("The {a} that belongs to {e} is {v}.|Remember that {e} has the {a} {v}.|For {e} the {a} is: {v}.|People say the {a} of {e} is {v}."
-             "|{E}'s {a} is {v}.|{E} has {v} as {a}.|As the {a} of {e} they chose {v}.|They changed the {a} of {e} to {v}.|The {a} given to {e} was {v}."
-             "|In the register {e} is listed with the {a} {v}.|When asked for the {a}, {e} answers {v}.|The {a} assigned to {e} reads {v}."
+# A fact of a thing: who has what, then how that is said. "the {a} of {e} is {v}" by itself belongs to the tests.
+VERBS = "was|is now|remains|became|reads|is said to be|turned out to be|is still|has always been|will be|equals|is simply|seems to be|is none other than".split("|")
+SUBJECTS = "the {a} of {e}|{e}'s {a}|the {a} that belongs to {e}|the {a} used by {e}|the {a} given to {e}|the only {a} of {e}|the current {a} for {e}|the {a} assigned to {e}|the {a} {e} chose".split("|")
+ATTRIBUTE = ("Remember that {e} has the {a} {v}.|For {e} the {a} is: {v}.|{E} has {v} as {a}.|As the {a} of {e} they chose {v}."
+             "|They changed the {a} of {e} to {v}.|In the register {e} is listed with the {a} {v}.|When asked for the {a}, {e} answers {v}."
              "|A note says that the {a} of {e} is {v}.|It was decided that {e} gets the {a} {v}.|My notes on {e}: the {a} is {v}.|One {a} of {e} is: {v}."
-             "|The current {a} for {e} is {v}.|We found the {a} of {e}, and it is {v}.|Nobody but {e} uses the {a} {v}.|Here is the {a} of {e}: {v}.").split("|")
+             "|We found the {a} of {e}, and it is {v}.|Nobody but {e} uses the {a} {v}.|Here is the {a} of {e}: {v}.|{A} of {e}: {v}.|{E}, {a}: {v}."
+             "|For {e} they wrote {v} as the {a}.|{E} got the {a} {v}.|{V} is the {a} of {e}.|{V} became the {a} that {e} uses.|The {a} is {v} for {e}."
+             "|There is one {a} for {e}, namely {v}.|{E} keeps its {a}, {v}.|If you need the {a} of {e}, take {v}.|{E} goes with the {a} {v}.").split("|")
 ATTRIBUTE_ASKED = ("What is the {a} that belongs to {e}?|Which {a} does {e} have?|What is the {a} for {e}?|Tell me the {a} of {e}.|What is {e}'s {a}?"
                    "|Name the {a} of {e}.|What did the text say about the {a} of {e}?|Give the {a} of {e}.|Do you remember the {a} of {e}?"
                    "|Which {a} of {e} is mentioned in the text?|Look up the {a} of {e}.").split("|")
+# What may stand before a fact or a question; {r} is a word that means nothing.
+OPENINGS = ("Note that |Remember: |It is said that |By the way, |As far as we know, |{R}: |{R} {r}: |{R}, |Everybody agreed that |After {r}, |"
+            "In the year of {r} it was written that |{R} and {r} say that |Important: |Nobody doubts that |The {r} book says that |Number {r}: ").split("|")
+QUESTION_OPENINGS = "Please, |I forgot: |{R}, |{R} {r}, |Now, |One more question: |Quickly: |About {r} and {r}: |My friend {R} wants to know: ".split("|")
+COMMON = set("The Remember For People As They In When A It My One We Nobody Here What Which Tell Name Give Do Look There If".split())
 MAGIC = ("A lucky number of {k} is {v}.|The number that goes with {k} is: {v}.|Among the numbers of {k} is {v}.|{K} got the number {v}."
          "|One of the numbers written on {k} is: {v}.|The {w} {w2} number for {k} is: {v}.|One {w} number for {k} is {v}.").split("|")
 MAGIC_ASKED = "Which number of {k} does the text mention?|What number goes with {k}?|What is the number for {k}?|Tell me the number of {k} that stands in the text.".split("|")
@@ -32,6 +41,15 @@ RELATION = "neighbor teacher cousin doctor uncle boss sister roommate partner tr
 PLACE = [("lives in", "does {x} live"), ("works in", "does {x} work"), ("studies in", "does {x} study"), ("sleeps in", "does {x} sleep"), ("has a house in", "does {x} have a house"),
          ("spends the winter in", "does {x} spend the winter"), ("grew up in", "did {x} grow up"), ("was born in", "was {x} born"), ("stays in", "does {x} stay"),
          ("teaches in", "does {x} teach"), ("moved to", "did {x} move"), ("opened a shop in", "did {x} open a shop"), ("was seen in", "was {x} seen")]
+
+
+def attribute(rng):
+    """A wording of a fact of a thing."""
+    if rng.random() < .5:
+        return ATTRIBUTE[rng.integers(len(ATTRIBUTE))]
+    subject = SUBJECTS[rng.integers(len(SUBJECTS))]
+    subject = "{E}" + subject[3:] if subject.startswith("{e}") else subject[0].upper() + subject[1:]
+    return f"{subject} {VERBS[rng.integers(len(VERBS))]} {{v}}."
 
 
 def held_out():
@@ -51,7 +69,7 @@ def held_values():
 
 def check():
     """No fact and no question of the default needle test is one of training's, but for what fills the blanks."""
-    seen = {t.lower() for ts in (ATTRIBUTE, ATTRIBUTE_ASKED, MAGIC, MAGIC_ASKED, VALUES_ASKED) for t in ts}
+    seen = {t.lower() for ts in (ATTRIBUTE, [f"{s} {v} {{v}}." for s in SUBJECTS for v in VERBS], ATTRIBUTE_ASKED, MAGIC, MAGIC_ASKED, VALUES_ASKED) for t in ts}
     for family, _, patterns in held_out():
         for p in patterns:
             for t in p["needle"] if isinstance(p["needle"], list) else [p["needle"]]:

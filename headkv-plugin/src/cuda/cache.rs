@@ -327,7 +327,8 @@ impl KvCache for RaggedCache {
     }
 
     fn kept_bytes(&self) -> usize {
-        (self.kept.keys.len() + self.kept.values.len()) * 2
+        // Of rows, not of the slices, which are never empty.
+        2 * self.kept.offsets[self.stored_heads()] * self.head_dim * 2
     }
 
     fn tail_bytes(&self) -> usize {
