@@ -36,6 +36,8 @@ def synthetic_sentence(r):
 
 
 class Tasks:
+    """`tasks.Tasks` adds where names, cities and words come from: `name`, `city`, `rwords`."""
+
     def __init__(self, rng, words):
         self.r = rng
         self.words = words
@@ -44,9 +46,6 @@ class Tasks:
         if k is None:
             return xs[self.r.integers(len(xs))]
         return [xs[i] for i in self.r.permutation(len(xs))[:k]]
-
-    def rwords(self, lo, hi):
-        return " ".join(self.pick(self.words) for _ in range(self.r.integers(lo, hi + 1)))
 
     def digits(self, lo, hi):
         return "".join(str(self.r.integers(10)) for _ in range(self.r.integers(lo, hi + 1)))
@@ -62,9 +61,6 @@ class Tasks:
 
     def value(self):
         return self.digits(4, 7) if self.r.random() < 0.4 else self.rwords(1, 6)
-
-    def name(self, k):
-        return self.pick(PEOPLE, k)
 
     # each task: (facts in order, [(question, answer)])
     def best_thing(self):

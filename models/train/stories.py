@@ -59,15 +59,10 @@ class Story:
         for o, w in self.way.items():
             for l in self.t.pick(sorted({l for l, _ in w[1:]}), 2):
                 i = max(k for k, (x, _) in enumerate(w) if x == l)
-                if i > 0:
-                    out.append((f"Where was the {o} before the {l}? ", f"Before the {l} the {o} that {w[i][1]} had was in the {w[i-1][0]}."))
+                out.append((f"Where was the {o} before the {l}? ", f"Before the {l} the {o} that {w[i][1]} had was in the {w[i-1][0]}."))
         return out
 
     def people_before(self):
         """A step of the question above, asked by itself."""
-        out = []
-        for p, w in self.walk.items():
-            if len(w) > 1:
-                i = max(k for k, x in enumerate(w) if x == w[-1])
-                out.append((f"Where was {p} before the {w[i]}? ", f"Before the {w[i]} {p} was in the {w[i-1]}."))
-        return out
+        walks = [(p, w[-2:]) for p, w in self.walk.items() if len(w) > 1]
+        return [(f"Where was {p} before the {here}? ", f"Before the {here} {p} was in the {there}.") for p, (there, here) in walks]

@@ -66,6 +66,11 @@ def loss_of(run, weight, ids, w, at, rng):
     return (loss * w).sum() / w.sum(), loss[w == 0].mean()
 
 
+def columns(text):
+    """-> lengths, numbers of documents"""
+    return zip(*(map(int, x.split(":")) for x in text.split(",")))
+
+
 def arguments():
     p = argparse.ArgumentParser()
     p.add_argument("--tokenizer", required=True, help="folder of tokenizer.json")
@@ -83,7 +88,7 @@ def arguments():
     p.add_argument("--tokens", type=int, default=65536, help="per step")
     p.add_argument("--workers", type=int, default=14)
     p.add_argument("--seed", type=int, default=1)
-    p.add_argument("--table", default="1024:32,4096:32", help="length:documents of the evaluation after a stage")
+    p.add_argument("--table", default="1024:32,4096:32", help="length:documents of the evaluation after a stage, and of that in training's own words")
     p.add_argument("--last-table", default="1024:64,4096:64,8192:32,16384:16", help="length:documents of the last evaluation")
     return p.parse_args()
 
@@ -153,9 +158,8 @@ def main():
         torch.save(dict(model=model.state_dict(), opt=opt.state_dict(), used=used, step=step, seen=seen, leg=leg + 1), a.state)
         if used < end:
             return say("leg ends; the same command goes on")
-        rows = [tuple(map(int, x.split(":"))) for x in (a.last_table if last else a.table).split(",")]
-        table(model, held, *zip(*rows), f"stage {i}, lengths {lengths}")
-    table(model, make, (1024, 4096), (48, 48), "end, training's own words and templates")
+        table(model, held, *columns(a.last_table if last else a.table), f"stage {i}, lengths {lengths}")
+    table(model, make, *columns(a.table), "end, training's own words and templates")
     say("done")
 
 
