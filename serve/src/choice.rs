@@ -160,9 +160,9 @@ impl Choice {
                 })
             }
             Response::ValidationError(why) => Err(ApiError::request(why.to_string())),
-            Response::InternalError(why) => Err(ApiError::failed(first_line(&why.to_string()))),
+            Response::InternalError(why) => Err(failure(&why.to_string())),
             Response::ModelError(why, _) | Response::CompletionModelError(why, _) => {
-                Err(ApiError::failed(first_line(&why)))
+                Err(failure(&why))
             }
             _ => Err(ApiError::failed(
                 "the engine sent an answer of another kind",
@@ -241,6 +241,14 @@ fn reason(reason: Option<String>) -> Result<Option<String>, ApiError> {
 }
 
 /// Errors of the runtime have a backtrace behind the first line.
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
+/// What the engine says of a sequence that it failed.
+fn failure(why: &str) -> ApiError {
+    let why = why.lines().next().unwrap_or_default();
+    // llguidance's word for a grammar without a text, such as a schema that needs itself: known only when a token is due.
+    if why == "NoExtensionBias" {
+        return ApiError::request(
+            "response_format or grammar allows no text from here on; change the schema or the grammar",
+        );
+    }
+    ApiError::failed(why)
 }
