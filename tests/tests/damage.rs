@@ -1,5 +1,5 @@
 //! A thousand damages of every kind of file, and as many edits of proptest's, end in an error or in what is whole: no panic,
-//! and memory in proportion to the file. `HEADKV_DAMAGES` sets another number.
+//! memory in proportion to the file, and no hang. `HEADKV_DAMAGES` sets another number.
 
 use candle_core::{
     DType, Device, Tensor,
@@ -7,7 +7,13 @@ use candle_core::{
 };
 use headkv_tests::{Counting, damage};
 use proptest::{prelude::*, sample::Index};
-use std::{fs, io::Cursor, panic, sync::Mutex};
+use std::{
+    fs,
+    io::Cursor,
+    panic,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting::new();
@@ -18,6 +24,10 @@ static ALONE: Mutex<()> = Mutex::new(());
 /// Bytes of memory for a byte of the file, at most, and what any file may take.
 const MULTIPLE: usize = 100;
 const ANY: usize = 1 << 20;
+
+/// The most time for one file. No figure of speed, which no test may assert: a read takes microseconds, and one that lasts this
+/// long on any machine follows a count that the file only claims.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// The first corpus of the fuzz targets: whole files, the cases of bug reports, and what fuzzers found.
 fn seeds(reader: &str) -> Vec<(String, Vec<u8>)> {
@@ -31,10 +41,13 @@ fn seeds(reader: &str) -> Vec<(String, Vec<u8>)> {
     files.into_iter().map(seed).collect()
 }
 
-/// Reads bytes: no panic, and memory in proportion to them. Whether they pass.
+/// Reads bytes: no panic, no hang, and memory in proportion to them. Whether they pass.
 fn survives(read: fn(&[u8]) -> bool, bytes: &[u8], what: &str) -> bool {
     let before = ALLOCATOR.restart();
+    let started = Instant::now();
     let ended = panic::catch_unwind(|| read(bytes));
+    let lasted = started.elapsed();
+    assert!(lasted < LONGEST, "{what} takes {lasted:?}");
     let taken = ALLOCATOR.peak().saturating_sub(before);
     let most = ANY + MULTIPLE * bytes.len();
     assert!(taken <= most, "{what} takes {taken} bytes of memory");
