@@ -64,12 +64,34 @@ def words(paragraphs):
     return [w for w, _ in c.most_common(30000)][100:]
 
 
+FRAMES = ("The {a} {n} {v} the {n}.|A {n} {v} its {n} and the {n} {v}.|When the {n} {v}, every {n} {v} the {a} {n}.|Did the {n} ever {v} a {a} {n}?"
+          "|Between the {n} and the {n} a {a} {n} {v}.|\"{A} {n},\" the {n} {v}, \"{v} the {n}.\"|It {v} {d}, and the {n} was {a}.|{D}, the {n} of the {n} {v} {d}."
+          "|There were {a} {n}s near the {n}, which {v} {d}.|Neither the {n} nor the {a} {n} {v}.|Some {n}s {v}; others {v} the {n}.|If the {n} {v} {d}, the {n} {v}."
+          "|No {n} knew that the {a} {n} had {v} a {n}.|{A} and {a}, the {n} {v} {d}.|So the {n} {v} what the {n} {v}.|They {v} the {n} because a {n} was too {a}.").split("|")
+
+
+def invented(words, rng, paragraphs):
+    """Paragraphs of English form without sense. A few words come again and again, others in the next text, so that facts are told
+    from texts of any kind, those of tests among them."""
+    out = []
+    for i in range(paragraphs):
+        if i % 12 == 0:
+            known = {k: [words[j] for j in rng.integers(len(words), size=n)] for k, n in dict(a=12, n=30, v=15, d=6).items()}
+        def fill(m):
+            w = known[m.group(1).lower()]
+            w = w[rng.integers(len(w))]
+            return w.capitalize() if m.group(1).isupper() else w
+        out.append(" " + " ".join(re.sub(r"\{(\w)\}", fill, FRAMES[rng.integers(len(FRAMES))]) for _ in range(rng.integers(3, 9))) + "\n")
+    return out
+
+
 def tokens(tok, paragraphs, verses):
-    """-> [(ids, sentence ends)] of prose, of the book and of generated sentences."""
+    """-> [(ids, sentence ends)] of prose, of the book, of generated sentences and of invented ones."""
     r = np.random.default_rng(1)
     order = sorted(paragraphs, key=lambda p: zlib.crc32(p.encode()))
     out = []
-    for texts in ([" " + p for p in order], [" " + v for v in verses], [synthetic_sentence(r) for _ in range(60000)]):
+    for texts in ([" " + p for p in order], [" " + v for v in verses], [synthetic_sentence(r) for _ in range(60000)],
+                  invented(words(paragraphs + verses), r, 20000)):
         ids = np.concatenate([np.array(e.ids, np.int64) for e in tok.encode_batch(texts, add_special_tokens=False)])
         out.append((ids, np.flatnonzero(ids == tok.token_to_id(".")) + 1))
     return out

@@ -5,7 +5,7 @@
 import numpy as np
 
 import templates
-from tasks import Tasks
+from tasks import SAID, UNKNOWN, Tasks
 
 FORMS = [("<|im_start|> This is a very long story book: <book>", " </book>.\n Based on the content of the book, Question: ", "Question: ", "\nAnswer:"),
          ("", "Based on the content of the book, Question: ", "Question: ", "\nAnswer:"),
@@ -13,7 +13,17 @@ FORMS = [("<|im_start|> This is a very long story book: <book>", " </book>.\n Ba
 ASSISTANT = "<|im_end|>\n<|im_start|>assistant\n"
 ORDINALS = "first second third fourth".split()
 RECALL = ["What was my {} question?", "Repeat my {} question.", "What did I ask you in my {} question?"]
+FIRST = 3.  # weight of an answer's first token
 SHARES = np.array(list(Tasks.WEIGHTS.values())) / sum(Tasks.WEIGHTS.values())
+
+
+def learnt(answer, tokens):
+    """Weights of an answer's tokens. Its first one says which fact is meant, the rest goes on with it; "I do not know." gets no
+    such stress, or it becomes what is said in doubt."""
+    if SAID in answer:
+        return [0.] * tokens
+    each = min(1., 8 / tokens)
+    return [each if UNKNOWN in answer else FIRST * each] + [each] * (tokens - 1)
 
 
 def pieces(tokenizer):
@@ -74,7 +84,7 @@ class Documents:
             pre, mid, again, post = FORMS[self.r.integers(3)]
         end = "<|im_end|>\n" if post == ASSISTANT else "\n"
         lead = "" if post == ASSISTANT else " "
-        if post == ASSISTANT and len(qa) > 1 and self.r.random() < .3:
+        if post == ASSISTANT and len(qa) > 1 and self.r.random() < .4:
             qa = qa + self.recalled(qa)
         return pre, [((mid if i == 0 else again) + q + post, lead + a + end) for i, (q, a) in enumerate(qa)]
 
@@ -104,10 +114,9 @@ class Documents:
                 pre, qs = self.turns(chosen[0], qa)
             pre, tail, weight = self.enc(pre) if pre else [], [], []
             for i, (q, a) in enumerate(qs):
-                q, a = self.enc(q), self.enc(a)
-                w = 1.0 if family is None or family != "multi_turn" or i == len(qs) - 1 else 0.0
-                tail += q + a
-                weight += [0.] * len(q) + [w * min(1., 8 / len(a)) if family is None else w] * len(a)
+                q, ids = self.enc(q), self.enc(a)
+                tail += q + ids
+                weight += [0.] * len(q) + (learnt(a, len(ids)) if family is None else [float(not several or i + 1 == len(qs))] * len(ids))
             room = length + 1 - len(pre) - len(tail) - sum(len(x) for fs in facts for x in fs)
             if room >= 0:
                 break
@@ -133,7 +142,7 @@ class Documents:
 
     def text(self, n):
         """-> n tokens of filler, and the places of sentence ends in it."""
-        ids, ends = self.filler[self.r.choice(3, p=[.45, .3, .25])]
+        ids, ends = self.filler[self.r.choice(4, p=[.3, .2, .2, .3])]
         start = ends[self.r.integers(np.searchsorted(ends, len(ids) - n - 1))]
         body = ids[start:start + n]
         inside = ends[np.searchsorted(ends, start):np.searchsorted(ends, start + n, "right")] - start

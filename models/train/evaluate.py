@@ -1,5 +1,8 @@
 """Exact match of the whole answer, per task and length, on held-out words, people, places and templates; and the default
 needle test's own families."""
+import json
+import os
+
 import numpy as np
 import torch
 
@@ -33,6 +36,21 @@ def accuracy(model, documents, length, family, n, tokens=131072):
             item = row * length + torch.cumsum(said == comma, 0)
             items += [right[item == k].all().item() for k in item.unique()] if family in LISTS else []
     return ok / n, np.mean(items) if items else None
+
+
+@torch.no_grad()
+def asked(model, tok, folder):
+    """The same of the very prompts of a run of `headkv-eval ... --out folder`, whose filler training has not seen: one line."""
+    read = lambda name: [json.loads(line) for line in open(os.path.join(folder, name), encoding="utf8")]
+    texts, right = {p["digest"]: p["text"] for p in read("prompts.jsonl")}, {}
+    device = model.emb.weight.device
+    with torch.autocast(device.type, torch.bfloat16):
+        for row in read("rows.jsonl"):
+            prompt, answer = (tok.encode(t, add_special_tokens=False).ids for t in (texts[row["prompt"]], " " + row["expected"]))
+            h = model(torch.tensor([prompt + answer[:-1]]).to(device))[0, len(prompt) - 1:]
+            got = (h @ model.emb.weight.T.bfloat16()).argmax(-1).tolist()
+            right.setdefault(row["dataset"], []).append(got == answer)
+    print("asked as tests ask: " + ", ".join(f"{k} {100 * np.mean(v):.0f} (n={len(v)})" for k, v in right.items()), flush=True)
 
 
 def table(model, make, lengths, n, tag):

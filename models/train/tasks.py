@@ -15,6 +15,7 @@ HELD = json.load(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "
 CONSONANTS = "b c d f g h j k l m n p r s t v w z br ch cl dr gr kl sh st th tr".split()
 NUMBERS = "zero one two three four five six seven eight nine".split()
 UNKNOWN = "I do not know."
+SAID = "All right."  # never learnt (`Documents.document`)
 GONE = templates.held_values()
 NAMES = GONE.union(HELD["people"], HELD["cities"])
 unseen = lambda xs: [x for x in xs if x not in GONE]
@@ -28,7 +29,7 @@ def split_words(words, held_out):
 class Tasks(base.Tasks):
     WEIGHTS = dict(best_thing=1.5, needle=5, several_keys=4, multi_value=2.5, variables=2, statement=2, quote=1.5,
                    magic=1.5, compare_near=1.5, compare_far=1.5, older=2, order=.5, friend=2, three_hops=2,
-                   babi1=1.5, babi2=3, babi3=4.5, babi4=.7, babi5=.7, count=1.5, unknown=1, chat=.7)
+                   babi1=1.5, babi2=3, babi3=4.5, babi4=.7, babi5=.7, count=1.5, unknown=.25, chat=1.5)
     FAMILIES = list(WEIGHTS)
 
     def __init__(self, rng, words, sentences, pieces, held_out=False):
@@ -107,32 +108,46 @@ class Tasks(base.Tasks):
     def upper(self, s):
         return s[0].upper() + s[1:]
 
-    def _keys(self, n):
-        who = lambda: self.entity() if self.r.random() < .6 else self.name(1)[0]
-        pairs = list(dict.fromkeys((self.attribute(), who()) for _ in range(n)))
+    def keyed(self, a, e):
+        """A fact of the key `a` of `e`: its blanks are what `templates` says."""
+        v = self.value()
+        return dict(a=a, e=e, A=self.upper(a), E=self.upper(e), v=v, V=self.upper(v))
+
+    def owner(self):
+        return self.entity() if self.r.random() < .6 else self.name(1)[0]
+
+    def keys(self, n):
+        """-> [fact], [question and answer], wordings of questions"""
+        what, who = self.attribute, self.owner
+        if not self.held_out and self.r.random() < .6:  # neither half of a key decides alone
+            things, owners = [what() for _ in range(self.between(1, 3))], [who() for _ in range(self.between(2, 4))]
+            what, who = lambda: self.pick(things), lambda: self.pick(owners)
+        rows = [self.keyed(*key) for key in dict.fromkeys((what(), who()) for _ in range(n))]
         if self.held_out:
             fact, ask = map(lambda x: [x], self.pick(HELD["templates"]["attribute"]))
         else:
-            fact, ask = [templates.attribute(self.r) for _ in range(self.between(1, 2))], templates.ATTRIBUTE_ASKED
-        rows = [dict(a=a, e=e, A=self.upper(a), E=self.upper(e), v=self.value()) for a, e in pairs]
-        for row in rows:
-            row["V"] = self.upper(row["v"])
+            fact, ask = [templates.attribute(self.r, self.word) for _ in range(self.between(1, 2))], templates.ATTRIBUTE_ASKED
+            if self.r.random() < .2:
+                ask = [templates.asked(self.word)]
         return ([self.opened(templates.OPENINGS, self.pick(fact).format(**r)) for r in rows],
-                [(self.opened(templates.QUESTION_OPENINGS, self.pick(ask).format(**r)), r["v"] + ".") for r in rows])
+                [(self.asks(ask, r), r["v"] + ".") for r in rows], ask)
+
+    def asks(self, ask, row):
+        return self.opened(templates.QUESTION_OPENINGS, self.pick(ask).format(**row))
 
     def needle(self):
-        return self._keys(1)
+        return self.keys(1)[:2]
 
     def several_keys(self):
-        facts, qa = self._keys(self.between(3, 8))
+        facts, qa, _ = self.keys(self.between(3, 8))
         return facts, self.pick(qa, 4)
 
     def unknown(self):
-        facts, qa = self._keys(self.between(2, 6))
-        hide = self.between(0, len(facts) - 1)
-        gone = qa.pop(hide)
-        del facts[hide]
-        return facts, [(gone[0], UNKNOWN)] + qa[:2]
+        """Seldom, and of owners of whom nothing is in the text: a small model says so wherever a wording is new to it else."""
+        facts, qa, ask = self.keys(self.between(2, 6))
+        while (nobody := self.owner()) in " ".join(facts):
+            pass
+        return facts, [(self.asks(ask, self.keyed(self.attribute(), nobody)), UNKNOWN)] + qa[:2]
 
     def magic(self):
         facts, qa, fact = [], [], self.pick(templates.MAGIC)
@@ -158,9 +173,15 @@ class Tasks(base.Tasks):
         out, fact = [], self.pick(templates.STATEMENT)
         for _ in range(self.between(1, 3)):
             w = self.pick(templates.SPEAKER).format(p=self.name(1)[0], e=self.entity(), r=self.rwords(1, 2))
-            v = self.rwords(4, 24) if self.r.random() < .6 else base.synthetic_sentence(self.r)[1:-1].lower()
+            u = self.r.random()
+            v = self.rwords(4, 24) if u < .4 else self.jumbled() if u < .7 else base.synthetic_sentence(self.r)[1:-1].lower()
             out.append((fact.format(w=w, W=self.upper(w), v=v), (self.pick(templates.STATEMENT_ASKED).format(w=w), v + ".")))
         return [f for f, _ in out], [q for _, q in out]
+
+    def jumbled(self):
+        """The words of a sentence in another order: what follows which cannot be learnt by heart."""
+        words = self.pick(self.sentences).split()[:self.between(4, 20)]
+        return " ".join(self.pick(words, len(words))).strip(".").lower()
 
     def quote(self):
         """A sentence of the text goes on as it does there."""
@@ -254,8 +275,9 @@ class Tasks(base.Tasks):
         return self.story((8, self.pick([24, 40, 70])), "before", "people_before", "where_things")
 
     def chat(self):
-        """What the text does not speak of; it is here to be asked for again (`Documents.recalled`)."""
-        return [], [(self.upper(self.rwords(3, 14)) + self.pick(["?", ".", ""]), UNKNOWN) for _ in range(self.between(1, 2))]
+        """Words that mean nothing, here to be asked for again (`Documents.recalled`)."""
+        said = lambda: self.rwords(3, 14) if self.r.random() < .4 else self.jumbled()
+        return [], [(self.upper(said()) + self.pick(["?", ".", ""]), SAID) for _ in range(self.between(1, 2))]
 
     def order(self):
         """Two numbers and no text: the comparison by itself."""

@@ -43,13 +43,25 @@ PLACE = [("lives in", "does {x} live"), ("works in", "does {x} work"), ("studies
          ("teaches in", "does {x} teach"), ("moved to", "did {x} move"), ("opened a shop in", "did {x} open a shop"), ("was seen in", "was {x} seen")]
 
 
-def attribute(rng):
-    """A wording of a fact of a thing."""
-    if rng.random() < .5:
+def attribute(rng, word):
+    """A wording of a fact of a thing; a third of them are held together by words that mean nothing, since in the end only the
+    places of key and value count."""
+    u = rng.random()
+    if u < .35:
+        key = ["the {a} of {e}", "{e}'s {a}", "{a} {w} {e}", "{e} {w} {a}", "the {a} {w} {e}"][rng.integers(5)]
+        form = ["{key} {w} {v}.", "{w} {key} {w2} {v}.", "{w}, {key}, {w2}: {v}.", "{key} {w} {w2} {v}."][rng.integers(4)]
+        text = form.replace("{key}", key).replace("{w}", word()).replace("{w2}", word())
+        return "{E}" + text[3:] if text.startswith("{e}") else "{A}" + text[3:] if text.startswith("{a}") else text[0].upper() + text[1:]
+    if u < .65:
         return ATTRIBUTE[rng.integers(len(ATTRIBUTE))]
     subject = SUBJECTS[rng.integers(len(SUBJECTS))]
     subject = "{E}" + subject[3:] if subject.startswith("{e}") else subject[0].upper() + subject[1:]
     return f"{subject} {VERBS[rng.integers(len(VERBS))]} {{v}}."
+
+
+def asked(word):
+    """A question of words that mean nothing around the key."""
+    return f"{word().capitalize()} {word()} the {{a}} {word()} {{e}}?"
 
 
 def held_out():

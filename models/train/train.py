@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 import corpus
 import templates
 from documents import Documents
-from evaluate import table
+from evaluate import asked, table
 from model import CFG, LM, export, load
 
 LM_SHARE = 8  # one filler token of so many is in the language-model loss
@@ -88,6 +88,7 @@ def arguments():
     p.add_argument("--tokens", type=int, default=65536, help="per step")
     p.add_argument("--workers", type=int, default=14)
     p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--asked", help="folder of a run of headkv-eval, whose prompts are asked at the end")
     p.add_argument("--table", default="1024:32,4096:32", help="length:documents of the evaluation after a stage, and of that in training's own words")
     p.add_argument("--last-table", default="1024:64,4096:64,8192:32,16384:16", help="length:documents of the last evaluation")
     return p.parse_args()
@@ -159,6 +160,8 @@ def main():
         if used < end:
             return say("leg ends; the same command goes on")
         table(model, held, *columns(a.last_table if last else a.table), f"stage {i}, lengths {lengths}")
+    if a.asked:
+        asked(model, tok, a.asked)
     table(model, make, *columns(a.table), "end, training's own words and templates")
     say("done")
 
