@@ -133,7 +133,11 @@ class Tasks(base.Tasks):
                 [(self.asks(ask, r), r["v"] + ".") for r in rows], ask)
 
     def asks(self, ask, row):
-        return self.opened(templates.QUESTION_OPENINGS, self.pick(ask).format(**row))
+        """A question, with a beginning and an end that have nothing to do with it."""
+        q = self.pick(ask).format(**row)
+        if not self.held_out and self.r.random() < .4:
+            q = q[:-1] + self.pick(templates.ENDINGS).format(r=self.word()) + q[-1]
+        return self.opened(templates.QUESTION_OPENINGS, q)
 
     def needle(self):
         return self.keys(1)[:2]
@@ -155,7 +159,7 @@ class Tasks(base.Tasks):
         for k in dict.fromkeys(self.rwords(1, 2) for _ in range(self.between(1, 5))):
             v = self.digits(5, 7)
             facts.append(fact.format(k=k, K=self.upper(k), v=v, **w))
-            qa.append((self.pick(templates.MAGIC_ASKED).format(k=k), v + "."))
+            qa.append((self.asks(templates.MAGIC_ASKED, dict(k=k, **w)), v + "."))
         return facts, self.pick(qa, 3)
 
     def multi_value(self):
@@ -163,7 +167,7 @@ class Tasks(base.Tasks):
         w = dict(w=self.rwords(1, 1), w2=self.rwords(1, 1))
         for k in dict.fromkeys(self.rwords(1, 2) for _ in range(self.between(1, 3))):
             order += [(k, self.digits(5, 7)) for _ in range(self.between(2, 4))]
-            qa.append((self.pick(templates.VALUES_ASKED).format(k=k), k))
+            qa.append((self.asks(templates.VALUES_ASKED, dict(k=k, **w)), k))
         order = self.pick(order, len(order))
         facts = [fact.format(k=k, K=self.upper(k), v=v, **w) for k, v in order]
         return facts, [(q, ", ".join(v for k, v in order if k == key) + ".") for q, key in qa]
@@ -195,11 +199,9 @@ class Tasks(base.Tasks):
         letter = lambda: "".join(chr(65 + self.between(0, 25)) for _ in range(self.between(3, 5)))
         chains, qa = [], []
         for _ in range(self.between(1, 2)):
-            v, names = self.digits(5, 5), [letter() for _ in range(self.between(2, 5))]
+            v, names = self.digits(5, 7), [letter() for _ in range(self.between(2, 5))]
             chains.append([f"VAR {names[0]} = {v}."] + [f"VAR {b} = VAR {a}." for a, b in zip(names, names[1:])])
-            ask = self.pick(["Find all variables that are assigned the value {} in the text above.",
-                             "Which variables have the value {}?"])
-            qa.append((ask.format(v), ", ".join(names) + "."))
+            qa.append((self.asks(templates.VARIABLES_ASKED, dict(v=v)), ", ".join(names) + "."))
         facts = []
         while any(chains):
             facts.append(self.pick([c for c in chains if c]).pop(0))

@@ -26,11 +26,16 @@ ATTRIBUTE_ASKED = ("What is the {a} that belongs to {e}?|Which {a} does {e} have
 OPENINGS = ("Note that |Remember: |It is said that |By the way, |As far as we know, |{R}: |{R} {r}: |{R}, |Everybody agreed that |After {r}, |"
             "In the year of {r} it was written that |{R} and {r} say that |Important: |Nobody doubts that |The {r} book says that |Number {r}: ").split("|")
 QUESTION_OPENINGS = "Please, |I forgot: |{R}, |{R} {r}, |Now, |One more question: |Quickly: |About {r} and {r}: |My friend {R} wants to know: ".split("|")
-COMMON = set("The Remember For People As They In When A It My One We Nobody Here What Which Tell Name Give Do Look There If".split())
+# What may end a question, before its mark.
+ENDINGS = (" in the text above| that the text mentions| as it was written down|, one way or another|, please| according to what you read| in this {r}|"
+           ", in whatever order|, near the {r} or elsewhere| among the {r}s| of all that is said").split("|")
+COMMON = set("The Remember For People As They In When A It My One We Nobody Here What Which Tell Name Give Do Look There If Find List Who Of".split())
 MAGIC = ("A lucky number of {k} is {v}.|The number that goes with {k} is: {v}.|Among the numbers of {k} is {v}.|{K} got the number {v}."
-         "|One of the numbers written on {k} is: {v}.|The {w} {w2} number for {k} is: {v}.|One {w} number for {k} is {v}.").split("|")
+         "|One of the numbers written on {k} is: {v}.|Of all {w} {w2} numbers, {k} has {v}.|A {w} number of {k} was {v}.|The {w} {w2} number for {k} is: {v}.|One {w} number for {k} is {v}.").split("|")
 MAGIC_ASKED = "Which number of {k} does the text mention?|What number goes with {k}?|What is the number for {k}?|Tell me the number of {k} that stands in the text.".split("|")
-VALUES_ASKED = "List every number of {k}.|Which numbers of {k} are mentioned in the text?|What are all the numbers for {k}?|Name all numbers that go with {k}.".split("|")
+VALUES_ASKED = "Which {w} {w2} numbers does {k} have?|Give me every {w} number of {k}.|What are the {w} {w2} numbers that belong to {k}?|List every number of {k}.|Which numbers of {k} are mentioned in the text?|What are all the numbers for {k}?|Name all numbers that go with {k}.".split("|")
+VARIABLES_ASKED = ("Find all variables that are assigned the value {v}.|Which variables have the value {v}?|Name every variable whose value is {v}, itself or through others."
+                   "|What variables were given {v}?|List the variables that hold {v}.|Which variables come to {v} in the end?|Who holds {v}, among the variables?").split("|")
 STATEMENT = ("{W} says that {v}.|{W} proves that {v}.|In {w} one reads that {v}.|According to {w}, {v}.|{W} claims that {v}.|It stands in {w} that {v}."
              "|{W} tells us that {v}.|{W} shows that {v}.|{W} showed this: {v}.|{W} reports that {v}.").split("|")
 STATEMENT_ASKED = "What does {w} say?|What is written in {w}?|What do we learn from {w}?|What did {w} tell us?|Repeat what {w} says.|What does {w} show?|What does {w} report?".split("|")
