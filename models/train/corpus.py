@@ -9,6 +9,7 @@ import glob
 import multiprocessing
 import os
 import re
+import textwrap
 import zlib
 from collections import Counter
 
@@ -85,12 +86,17 @@ def invented(words, rng, paragraphs):
     return out
 
 
+def wrapped(text, rng):
+    """Half of the texts in lines, as books are printed."""
+    return textwrap.fill(text, int(rng.integers(50, 90))) if rng.random() < .5 else text
+
+
 def tokens(tok, paragraphs, verses):
     """-> [(ids, sentence ends)] of prose, of the book, of generated sentences and of invented ones."""
     r = np.random.default_rng(1)
     order = sorted(paragraphs, key=lambda p: zlib.crc32(p.encode()))
     out = []
-    for texts in ([" " + p for p in order], [" " + v for v in verses], [synthetic_sentence(r) for _ in range(60000)],
+    for texts in ([" " + wrapped(p, r) for p in order], [" " + wrapped(v, r) for v in verses], [synthetic_sentence(r) for _ in range(60000)],
                   invented(words(paragraphs + verses), r, 20000)):
         ids = np.concatenate([np.array(e.ids, np.int64) for e in tok.encode_batch(texts, add_special_tokens=False)])
         out.append((ids, np.flatnonzero(ids == tok.token_to_id(".")) + 1))

@@ -129,7 +129,10 @@ class Documents:
         body, ends = self.text(length + 1 - len(pre) - len(tail) - sum(len(x) for fs in facts for x in fs))
         placed = []
         for fs in facts:
-            placed += list(zip(np.sort(ends[self.r.integers(len(ends), size=len(fs))]), fs))
+            at = ends[self.r.integers(len(ends), size=len(fs))]
+            if self.r.random() < .2:  # all together, as stories without filler have them
+                at[:] = at[:1]
+            placed += list(zip(np.sort(at), fs))
         placed.sort(key=lambda x: x[0])
         parts, prev = [np.array(pre, np.int64)], 0
         for p, f in placed:
