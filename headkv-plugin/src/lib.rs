@@ -24,6 +24,7 @@ pub mod cpu;
 pub mod cuda;
 mod error;
 pub mod growing;
+mod heads;
 #[cfg(feature = "mistralrs")]
 pub mod hook;
 pub mod layer;

@@ -10,7 +10,7 @@ pub use lists::ScoreLists;
 pub use name::model_name;
 pub use source::ScoreSource;
 
-use crate::{Error, config::Reduce};
+use crate::{Error, heads::Reduce};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,6 @@
 //! Shapes: of a model, and of one layer's attention.
 
-use crate::config::Granularity;
+use crate::heads::Granularity;
 
 /// The attention shape of a model, the same in every layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

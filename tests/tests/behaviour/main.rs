@@ -22,6 +22,7 @@ mod gguf;
 mod head_scoring;
 mod hostile_models;
 mod hub;
+mod import_order;
 mod isolation;
 mod links;
 mod longbench;
