@@ -42,6 +42,8 @@ pub struct ModelFiles {
     weights: Vec<PathBuf>,
     /// Whether the tokenizer would cut prompts or fill them up.
     limited: bool,
+    /// Whether there is a chat template.
+    chat: bool,
 }
 
 impl ModelFiles {
@@ -73,8 +75,11 @@ impl ModelFiles {
                 "the path is not UTF-8, and the runtime opens no other; rename it".into(),
             ));
         }
-        let (weights, limited) = match fs::metadata(path) {
-            Ok(found) if found.is_dir() => folder(path).map_err(fail)?,
+        let (weights, limited, chat) = match fs::metadata(path) {
+            Ok(found) if found.is_dir() => {
+                let (weights, limited) = folder(path).map_err(fail)?;
+                (weights, limited, has_template(path))
+            }
             Ok(found) if !is_gguf(path) || !found.is_file() => {
                 return Err(fail(
                     "not a .gguf file; name a model folder or a GGUF file".into(),
@@ -83,7 +88,7 @@ impl ModelFiles {
             Ok(_) => {
                 let header = weights(path, gguf::read).map_err(fail)?;
                 gguf::fit(&header).map_err(|why| fail(format!("{why}; choose another file")))?;
-                (vec![path.to_path_buf()], false)
+                (vec![path.to_path_buf()], false, header.chat)
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 return Err(fail(
@@ -96,6 +101,7 @@ impl ModelFiles {
             path: path.into(),
             weights,
             limited,
+            chat,
         })
     }
 
@@ -125,6 +131,11 @@ impl ModelFiles {
     /// Whether it is one GGUF file.
     pub fn is_gguf(&self) -> bool {
         is_gguf(&self.path)
+    }
+
+    /// Whether the model has a chat template; the runtime panics where it is asked for one that is not there.
+    pub fn has_chat_template(&self) -> bool {
+        self.chat
     }
 
     /// The files of its weights.
@@ -225,6 +236,14 @@ fn folder(path: &Path) -> Result<(Vec<PathBuf>, bool), String> {
     let runs = |name: &str| NormalLoaderType::from_causal_lm_name(name).is_ok();
     config::check(&settings, runs, &tensors).map_err(|why| format!("{CONFIG} {why}"))?;
     Ok((found, limited))
+}
+
+/// Whether a model folder has a chat template, in a file of its own or in the tokenizer's settings.
+fn has_template(folder: &Path) -> bool {
+    let own = ["chat_template.jinja", "chat_template.json"];
+    let settings = bytes(folder, "tokenizer_config.json").unwrap_or_default();
+    let settings: Value = serde_json::from_slice(&settings).unwrap_or_default();
+    !settings["chat_template"].is_null() || own.iter().any(|name| folder.join(name).is_file())
 }
 
 /// The files that an index of weights names.

@@ -1,7 +1,7 @@
 //! Greedy generation for a batch of prompts.
 
 use crate::{Engine, Error, finite::NOT_A_NUMBER, record::Recorder, wait::wait};
-use headkv_plugin::{Compression, hook::Configured};
+use headkv_plugin::{Compression, hook::Configured, watch::Watch};
 use mistralrs_core::{
     Constraint, MessageContent, NormalRequest, Request as EngineRequest, RequestMessage, Response,
     SamplingParams, StopTokens, TokenizationRequest,
@@ -27,6 +27,8 @@ pub struct Request {
     pub keep_logits: bool,
     /// What is kept of this request's prompt, if not what the model's configuration says.
     pub compression: Option<Compression>,
+    /// Is told which tokens of the prompt are kept; of a model with a hook.
+    pub watch: Option<Arc<Watch>>,
 }
 
 impl Request {
@@ -40,6 +42,7 @@ impl Request {
             stop: Vec::new(),
             keep_logits: false,
             compression: None,
+            watch: None,
         }
     }
 
@@ -162,6 +165,11 @@ impl Engine {
     /// # Errors
     /// As [`Engine::encode_chat`].
     pub async fn encode_chat_async(&self, user: &str) -> Result<Vec<u32>, Error> {
+        if !self.files().has_chat_template() {
+            return Err(Error::Tokenizer(
+                "the model has no chat template; ask it with plain text".into(),
+            ));
+        }
         let message = [("role", "user"), ("content", user)]
             .map(|(key, text)| (key.to_string(), MessageContent::Left(text.to_string())));
         let (response, mut answer) = channel(1);
@@ -226,6 +234,10 @@ impl Engine {
         let policy = match &request.compression {
             Some(compression) => Some(self.compressed()?.policy(compression)?),
             None => None,
+        };
+        let policy = match (&request.watch, &self.model) {
+            (Some(watch), Some(model)) => Some(model.watched(policy, watch)),
+            _ => policy,
         };
         let then = request.then.len();
         let configured = match &self.model {

@@ -8,21 +8,29 @@ pub use outline::{Outline, Scores};
 pub use variants::{label, variants};
 
 use crate::{
-    Backend, Completion, Error, Failure, Job, Reuse, Variant, sample::Prompt, store::Heads,
+    Backend, Completion, Error, Failure, Job, Reuse, Variant,
+    kept::{Runs, runs},
+    sample::Prompt,
+    store::Heads,
 };
 use headkv_engine::{Attention, Device, Engine, Generation, LoadOptions, Request, hub};
-use headkv_plugin::{Compression, hook, methods, prefix::BLOCK};
+use headkv_plugin::{Compression, hook, methods, prefix::BLOCK, watch::Watch};
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use variants::compression;
+
+/// Tokens at each end of a text that a chat template may have joined with its own.
+const JOINED: usize = 2;
 
 /// A model in this process.
 pub struct InProcess {
     engine: Engine,
     batch: NonZeroUsize,
     memory: Memory,
+    on_cpu: bool,
 }
 
 /// What variants that reuse prompts remember.
@@ -40,8 +48,10 @@ impl InProcess {
     /// # Errors
     /// A model that is missing, damaged or cannot be hooked; a device that is not there.
     pub fn load(model: &Path, device: &str, batch: NonZeroUsize) -> Result<Self, Error> {
+        let device = device.parse::<Device>().map_err(backend)?;
+        let on_cpu = device == Device::Cpu;
         let options = LoadOptions {
-            device: device.parse::<Device>().map_err(backend)?,
+            device,
             max_batch: batch,
             ..LoadOptions::new(model)
         };
@@ -54,6 +64,7 @@ impl InProcess {
             engine,
             batch,
             memory: Memory::default(),
+            on_cpu,
         })
     }
 
@@ -168,6 +179,33 @@ impl InProcess {
 }
 
 impl InProcess {
+    /// Whether it is to be known which tokens are kept: on the CPU, where that costs nothing. What follows an earlier prompt is
+    /// not ranked alone.
+    fn watches(&self) -> bool {
+        let remembers = |model: &hook::Model| model.remembered_bytes().1 > 0;
+        let model = self.engine.compressed();
+        self.on_cpu && model.is_ok_and(|model| !remembers(model))
+    }
+
+    /// What was kept of a prompt's text; `None` where its tokens are not found among the request's.
+    fn kept(&self, prompt: &Prompt, request: &Request) -> Option<Runs> {
+        let shares = request.watch.as_ref()?.shares();
+        let text = self.engine.tokenizer().encode(&*prompt.text, false).ok()?;
+        let ids = text.get_ids();
+        let all = [&request.prompt[..], &request.then[..]].concat();
+        // A chat template stands around the text, and may join its first and last tokens with its own.
+        let inner = ids.get(JOINED..ids.len().checked_sub(JOINED)?)?;
+        let mut places = all.windows(inner.len().max(1));
+        let first = places.position(|place| place == inner)?;
+        // What follows the part that is compressed is whole.
+        let share = |at: usize| shares.get(at).copied().unwrap_or(1.0);
+        let ends = text.get_offsets()[..ids.len() - JOINED].iter().enumerate();
+        let runs =
+            runs(ends.map(|(at, (_, end))| (*end, share((first + at).saturating_sub(JOINED)))));
+        // A prompt that is kept whole has nothing to show.
+        Some(runs).filter(|runs| runs.len() > 1)
+    }
+
     /// A prompt's token ids.
     fn encode(&self, prompt: &Prompt) -> Result<Vec<u32>, Failure> {
         self.tokens(prompt, &prompt.text)
@@ -203,6 +241,7 @@ impl InProcess {
             }
         }
         Ok(Request {
+            watch: self.watches().then(Arc::<Watch>::default),
             then,
             stop: job.stop.to_vec(),
             min_tokens: job.min_tokens,
@@ -272,6 +311,7 @@ impl Shares {
             decode_seconds: self.decode * steps as f64,
             kv_bytes: Some(answer.kv_bytes),
             kept_bytes: Some(answer.kept_bytes),
+            kept: None,
         }
     }
 }
@@ -302,16 +342,19 @@ impl Backend for InProcess {
             .map(|model| model.remembered_bytes());
         let held = remembered.ok().filter(|(_, limit)| *limit > 0);
         let held = held.map(|(bytes, _)| bytes);
-        let outcome = |request: Result<Request, Failure>| {
-            request?;
+        let outcome = |(request, job): (Result<Request, Failure>, &Job)| {
+            let request = request?;
             match answers.next() {
                 Some(answer) => answer
-                    .map(|answer| shares.completion(&answer, held))
+                    .map(|answer| Completion {
+                        kept: self.kept(job.prompt, &request),
+                        ..shares.completion(&answer, held)
+                    })
                     .map_err(failure),
                 None => Err(Failure::Row("the engine gave no answer".into())),
             }
         };
-        requests.into_iter().map(outcome).collect()
+        requests.into_iter().zip(jobs).map(outcome).collect()
     }
 
     fn batch(&self) -> usize {

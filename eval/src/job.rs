@@ -1,6 +1,6 @@
 //! What a backend is asked and what it answers.
 
-use crate::{Error, Variant, sample::Prompt};
+use crate::{Error, Variant, kept::Runs, sample::Prompt};
 
 /// One prompt to be answered under one variant.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +38,8 @@ pub struct Completion {
     pub kv_bytes: Option<usize>,
     /// The part of them that the prompt left.
     pub kept_bytes: Option<usize>,
+    /// What was kept of the prompt's text, where that is known.
+    pub kept: Option<Runs>,
 }
 
 /// Why there is no answer.

@@ -22,6 +22,9 @@ mod gpu_memory;
 pub mod grid;
 mod guard;
 pub mod job;
+pub mod kept;
+#[cfg(feature = "engine")]
+mod machine;
 pub mod metrics;
 mod progress;
 pub mod protocol;

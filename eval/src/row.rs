@@ -1,8 +1,13 @@
 //! One answer, and the key that names everything it depends on.
 
-use crate::{Sample, Variant, job::Completion, report::Cluster, sample::Prompt};
+mod figures;
+
+use crate::{Sample, Variant, job::Completion, kept::Runs, report::Cluster, sample::Prompt};
 use headkv_files::sha256;
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde::{Deserialize, Serialize};
+
+/// An answer below this score is wrong, unless the metric has no right and wrong.
+pub(crate) const WRONG: f64 = 0.5;
 
 /// What a row's version begins with; raised whenever the same key would get another answer or score, so that old rows
 /// are run again and never averaged with new ones.
@@ -59,6 +64,7 @@ pub struct Row {
     /// Tokens of context that were asked for.
     pub length: Option<usize>,
     /// Percent of the context.
+    #[serde(default, deserialize_with = "figures::percent_if_any")]
     pub depth: Option<f64>,
     /// The benchmark's own length bucket.
     pub bucket: Option<String>,
@@ -86,16 +92,16 @@ pub struct Row {
     /// The score's name.
     pub metric: String,
     /// 0 to 1.
-    #[serde(deserialize_with = "part")]
+    #[serde(deserialize_with = "figures::part")]
     pub score: f64,
     /// QA-F1, 0 to 1 (needle).
-    #[serde(default, deserialize_with = "part_if_any")]
+    #[serde(default, deserialize_with = "figures::part_if_any")]
     pub f1: Option<f64>,
     /// Stemmed ROUGE-1 F, 0 to 1 (needle).
-    #[serde(default, deserialize_with = "part_if_any")]
+    #[serde(default, deserialize_with = "figures::part_if_any")]
     pub rouge1: Option<f64>,
     /// Stemmed ROUGE-L F, 0 to 1 (needle).
-    #[serde(default, deserialize_with = "part_if_any")]
+    #[serde(default, deserialize_with = "figures::part_if_any")]
     pub rouge_l: Option<f64>,
     /// Bytes of keys and values held at the end.
     pub kv_bytes: Option<usize>,
@@ -103,11 +109,14 @@ pub struct Row {
     #[serde(default)]
     pub kept_bytes: Option<usize>,
     /// Seconds from the request to the first token; of a batch, its prompt's share of all prompts' time.
-    #[serde(default, deserialize_with = "seconds_if_any")]
+    #[serde(default, deserialize_with = "figures::seconds_if_any")]
     pub prompt_seconds: Option<f64>,
     /// Seconds from the first token to the last; of a batch, its tokens' share.
-    #[serde(deserialize_with = "seconds")]
+    #[serde(deserialize_with = "figures::seconds")]
     pub decode_seconds: f64,
+    /// What was kept of the prompt's text, of a wrong answer where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Runs>,
     /// Why there is no answer; the score is 0 then, and a rerun tries again.
     pub error: Option<String>,
 }
@@ -160,6 +169,7 @@ impl Row {
             kept_bytes: completion.kept_bytes,
             prompt_seconds: completion.prompt_seconds,
             decode_seconds: completion.decode_seconds,
+            kept: completion.kept.filter(|_| scores.score < WRONG),
             error,
         }
     }
@@ -209,38 +219,6 @@ impl Row {
         ];
         (texts.map(String::clone), self.length, self.bucket.clone())
     }
-}
-
-fn part<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    let value = f64::deserialize(from)?;
-    if (0.0..=1.0).contains(&value) {
-        return Ok(value);
-    }
-    Err(D::Error::custom(format_args!(
-        "a score of {value}, where 0 to 1 can be"
-    )))
-}
-
-fn part_if_any<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
-    #[derive(Deserialize)]
-    struct Part(#[serde(deserialize_with = "part")] f64);
-    Ok(Option::<Part>::deserialize(from)?.map(|part| part.0))
-}
-
-fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    let value = f64::deserialize(from)?;
-    if value.is_finite() && value >= 0.0 {
-        return Ok(value);
-    }
-    Err(D::Error::custom(format_args!(
-        "a time of {value} seconds, where 0 or more can be"
-    )))
-}
-
-fn seconds_if_any<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
-    #[derive(Deserialize)]
-    struct Seconds(#[serde(deserialize_with = "seconds")] f64);
-    Ok(Option::<Seconds>::deserialize(from)?.map(|seconds| seconds.0))
 }
 
 /// Everything that an answer and its score depend on: benchmark, data set and sample; model, its files and device;
@@ -346,27 +324,6 @@ pub(crate) mod tests {
             &Variant::new("full"),
             outcome.map(answer).map_err(String::from),
         )
-    }
-
-    #[test]
-    fn figures_that_cannot_be_are_refused() {
-        let whole = serde_json::to_value(row("1", Ok("yes"))).unwrap();
-        let read = |field: &str, value: f64| {
-            let mut changed = whole.clone();
-            changed[field] = value.into();
-            serde_json::from_value::<Row>(changed).map_err(|e| e.to_string())
-        };
-        for value in [7.0, -5.0, 1e308, -0.001] {
-            for field in ["score", "f1", "rouge1", "rouge_l"] {
-                let message = read(field, value).unwrap_err();
-                assert!(message.contains("where 0 to 1 can be"), "{message}");
-            }
-        }
-        for field in ["prompt_seconds", "decode_seconds"] {
-            assert!(read(field, -1.0).unwrap_err().contains("0 or more can be"));
-            assert!(read(field, 1.5).is_ok());
-        }
-        assert_eq!(read("score", 1.0).unwrap(), row("1", Ok("yes")));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::{
     endpoint::{self, Endpoint, Key},
     engine::{self, InProcess, Outline, Scores},
     grid::Grid,
-    report,
+    machine, report,
     row::{self, Model},
     runner::{self, Summary},
     shard::Shard,
@@ -389,6 +389,12 @@ impl Session<'_> {
             command: self.command.into(),
             grid_file: self.grid.file.clone(),
             settings: self.grid.settings()?,
+            machine: self
+                .options
+                .endpoint
+                .is_none()
+                .then(|| machine::describe(&device)),
+            date: Some(jiff::Timestamp::now().strftime("%Y-%m-%d").to_string()),
             device,
             version: row::version(),
         })

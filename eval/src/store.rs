@@ -49,6 +49,24 @@ pub struct Run {
     pub device: String,
     /// The version of the results, as rows have it.
     pub version: String,
+    /// The processor and its threads, and the GPU; of an endpoint nobody knows.
+    #[serde(default)]
+    pub machine: Option<String>,
+    /// The day on which it was first started there.
+    #[serde(default)]
+    pub date: Option<String>,
+}
+
+impl Run {
+    /// Whether these differ in their day at most.
+    fn same(&self, other: &Self) -> bool {
+        let date = self.date.clone();
+        *self
+            == Self {
+                date,
+                ..other.clone()
+            }
+    }
 }
 
 /// A folder of results, locked against other runs.
@@ -147,7 +165,17 @@ impl Store {
     /// # Errors
     /// [`Error::Files`], or a malformed line in the file.
     pub fn add_run(&self, run: &Run) -> Result<(), Error> {
-        self.add_once(RUNS, std::slice::from_ref(run))
+        // Going on with a run, on another day, makes it no other run.
+        let known: Vec<Run> = lines::read(&self.dir.join(RUNS))?;
+        let date = known.iter().find(|known| known.same(run));
+        let date = date.map_or(run.date.clone(), |known| known.date.clone());
+        self.add_once(
+            RUNS,
+            &[Run {
+                date,
+                ..run.clone()
+            }],
+        )
     }
 
     fn add_once<T: Serialize + DeserializeOwned>(
@@ -462,8 +490,16 @@ mod tests {
             settings: "models = []".into(),
             device: "cpu".into(),
             version: "1".into(),
+            machine: Some("a chip, 2 threads".into()),
+            date: Some("2026-01-01".into()),
         };
-        store.add_run(&run).unwrap();
+        let later = Run {
+            date: Some("2026-01-02".into()),
+            ..run.clone()
+        };
+        for run in [&run, &later] {
+            store.add_run(run).unwrap();
+        }
         assert!(!store.has(&failed.key));
         store.add(&row("2", Ok("no")), "q").unwrap();
         let mut results = Results::read(a.path()).unwrap();

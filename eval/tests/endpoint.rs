@@ -302,11 +302,15 @@ fn a_dead_server_ends_the_run_and_averages_nothing() {
         .local_addr()
         .unwrap()
         .port();
-    let url = format!("http://127.0.0.1:{port}");
-    let output = ask(&url, dir.path(), &["--retries", "0"], &[]);
-    assert_eq!(code(&output), Some(2));
-    assert!(output.stdout.is_empty() && !dir.path().join("report.html").exists());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("check --endpoint"));
+    for url in [
+        &format!("http://127.0.0.1:{port}"),
+        "http://no.such.host.invalid",
+    ] {
+        let output = ask(url, dir.path(), &["--retries", "0"], &[]);
+        assert_eq!(code(&output), Some(2), "{url}");
+        assert!(output.stdout.is_empty() && !dir.path().join("report.html").exists());
+        assert!(String::from_utf8_lossy(&output.stderr).contains("check --endpoint"));
+    }
 }
 
 #[cfg(unix)]

@@ -202,8 +202,15 @@ impl<B: Backend> Row<'_, B> {
             }
         } else {
             let cache = match &budget {
-                Budget::All => backend.keep_all(&k, &v)?,
-                Budget::PerHead(counts) => {
+                Budget::All => {
+                    if let Some(watch) = &self.policy.watch {
+                        let all = (0..past.tokens as u32).collect();
+                        watch.layer(&vec![all; shape.kv_heads], past.tokens);
+                    }
+                    backend.keep_all(&k, &v)?
+                }
+                // A device that selects by itself does not say what.
+                Budget::PerHead(counts) if self.policy.watch.is_none() => {
                     let recent = self.policy.recent(past.tokens);
                     backend.keep_best(&k, &v, &scores()?, counts, recent)?
                 }

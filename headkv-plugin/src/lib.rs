@@ -41,6 +41,7 @@ pub mod sequence;
 pub mod settle;
 mod shape;
 pub mod usage;
+pub mod watch;
 
 /// The pinned version that this crate's tensors are of.
 pub use candle_core;

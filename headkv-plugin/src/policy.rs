@@ -5,6 +5,7 @@ use crate::{
     methods::{Budget, Build, LayerContext, Method, find},
     ranking::{self, Facts, Needs, Ranking, WINDOW},
     selection::{self, Scores},
+    watch::Watch,
 };
 use std::sync::Arc;
 
@@ -22,6 +23,8 @@ pub struct Policy {
     pub ranking: Option<Arc<dyn Ranking>>,
     /// What is known of the model besides.
     pub facts: Facts,
+    /// Is told which positions are kept, if anybody wants to know.
+    pub(crate) watch: Option<Arc<Watch>>,
 }
 
 /// What becomes of a layer of the model.
@@ -110,6 +113,7 @@ impl Policy {
             layers,
             ranking,
             facts: Facts::default(),
+            watch: None,
         })
     }
 
@@ -128,6 +132,12 @@ impl Policy {
             )));
         }
         Ok(Self { facts, ..self })
+    }
+
+    /// The same, telling that which positions of a prompt it keeps.
+    pub fn watched(self, watch: Arc<Watch>) -> Self {
+        let watch = Some(watch);
+        Self { watch, ..self }
     }
 
     /// Whether what is kept is decided for all layers together, when the last one has what it takes; with it, all layers hold
@@ -286,6 +296,9 @@ impl Policy {
         };
         for positions in &mut kept {
             positions.extend(rest as u32..tokens as u32);
+        }
+        if let Some(watch) = &self.watch {
+            watch.layer(&kept, tokens);
         }
         Ok(kept)
     }

@@ -122,6 +122,10 @@ impl Served {
             RequestMessage::Chat { .. } => request.messages.clone(),
             _ => return Err(ApiError::request("this server answers to text only")),
         };
+        if !self.engine.files().has_chat_template() {
+            let why = "this model has no chat template; ask it at /v1/completions";
+            return Err(ApiError::parameter("messages", why));
+        }
         let RequestMessage::Chat {
             messages,
             enable_thinking,

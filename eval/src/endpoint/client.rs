@@ -148,7 +148,8 @@ fn unreachable(error: &ureq::Error) -> bool {
                 NetworkUnreachable,
                 InvalidData,
             ];
-            kinds.contains(&why.kind())
+            // A name that is not known has no kind of its own.
+            kinds.contains(&why.kind()) || why.to_string().starts_with("failed to lookup address")
         }
         _ => false,
     }

@@ -82,8 +82,7 @@ impl Outline {
                 ),
                 context: number("context_length"),
                 tokenizer: None,
-                // Nothing but the file's own template, which the runtime reads, would tell.
-                chat: true,
+                chat: header.chat,
             });
         }
         let file = model.join("config.json");
@@ -92,12 +91,6 @@ impl Outline {
             serde_json::from_slice(&text).map_err(|e| Error::file(&file, e.to_string()))?;
         let number = |key: &str| config[key].as_u64().and_then(|n| usize::try_from(n).ok());
         let heads = number("num_attention_heads");
-        let named = ["chat_template.jinja", "chat_template.json"];
-        let own = headkv_files::read::bytes(&model.join("tokenizer_config.json"));
-        let own = own.is_ok_and(|text| {
-            let settings: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
-            settings.get("chat_template").is_some_and(|t| !t.is_null())
-        });
         Ok(Self {
             name,
             shape: shape(
@@ -109,7 +102,7 @@ impl Outline {
             ),
             context: number("max_position_embeddings"),
             tokenizer: Some(model.join("tokenizer.json")),
-            chat: own || named.iter().any(|name| model.join(name).is_file()),
+            chat: files.has_chat_template(),
         })
     }
 

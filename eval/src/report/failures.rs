@@ -6,12 +6,10 @@ use super::{
     numbers::{by_variant, column},
     setup::{Group, groups},
 };
-use crate::{Row, Variant, store::Results};
+use crate::{Row, Variant, kept::Runs, row::WRONG, store::Results};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 
-/// An answer below this score is wrong, unless the metric has no right and wrong.
-const WRONG: f64 = 0.5;
 /// Metrics by which even good answers score low: their worst answers are shown, whatever they score.
 const GRADED: [&str; 3] = ["rouge", "rouge_zh", "code_sim"];
 /// Bytes up to which a prompt is shown whole.
@@ -45,6 +43,8 @@ pub struct Example {
     pub expected: String,
     /// What the variants said.
     pub answers: Vec<Answer>,
+    /// The variant of which the prompt shows what it kept: of those that were wrong the worst, where that is known.
+    pub tinted: Option<String>,
     /// The prompt in pieces; some are the expected answer.
     pub prompt: Vec<Piece>,
 }
@@ -69,6 +69,8 @@ pub struct Piece {
     pub text: String,
     /// Whether it is the expected answer.
     pub answer: bool,
+    /// Percent of the heads that kept it, where that is known; else 0.
+    pub kept: u8,
 }
 
 /// The failures of every data set that has some. First come the samples where compression cost most, then those that
@@ -179,6 +181,12 @@ fn example(
     } else {
         WHOLE
     };
+    let worst = (answers.iter().filter(|(_, row)| row.kept.is_some()))
+        .min_by(|(_, a), (_, b)| a.score.total_cmp(&b.score));
+    let none = Runs::new();
+    let runs = worst
+        .and_then(|(_, row)| row.kept.as_ref())
+        .unwrap_or(&none);
     Some(Example {
         name: format!("{}, sample {}{depth}", column(first), first.sample),
         wrong: answers
@@ -196,16 +204,19 @@ fn example(
                 error: row.error.clone(),
             })
             .collect(),
+        tinted: worst.map(|(place, _)| names[*place].clone()),
         prompt: pieces(
             prompt.map_or("(not kept)", String::as_str),
             &first.expected,
             limit,
+            runs,
         ),
     })
 }
 
-/// The prompt with the expected answer marked; of one longer than `limit` bytes its ends and the answer's surroundings.
-fn pieces(prompt: &str, expected: &str, limit: usize) -> Vec<Piece> {
+/// The prompt with the expected answer marked, and tinted by what was kept; of one longer than `limit` bytes its ends and the
+/// answer's surroundings.
+fn pieces(prompt: &str, expected: &str, limit: usize, runs: &Runs) -> Vec<Piece> {
     let near = |at: usize| prompt.floor_char_boundary(at.min(prompt.len()));
     let found = prompt.find(expected).filter(|_| !expected.is_empty());
     let answer = found.map_or(0..0, |at| at..at + expected.len());
@@ -216,16 +227,18 @@ fn pieces(prompt: &str, expected: &str, limit: usize) -> Vec<Piece> {
         let last = near(prompt.len() - SHOWN)..prompt.len();
         [0..near(SHOWN), around, last]
     };
-    let mut pieces = Vec::new();
-    let mut end = 0;
-    let mut add = |text: &str, answer: bool| {
-        if !text.is_empty() {
-            pieces.push(Piece {
-                text: text.into(),
-                answer,
-            });
-        }
-    };
+    // Where the answer begins and ends, and where another share of the heads kept the text.
+    let mut cuts = vec![answer.start, answer.end];
+    let mut shares = vec![(0, 0)];
+    let mut at = 0;
+    for (bytes, percent) in runs {
+        shares.push((near(at), *percent));
+        at = at.saturating_add(*bytes);
+    }
+    shares.push((near(at), 0));
+    cuts.extend(shares.iter().map(|(at, _)| *at));
+    cuts.sort_unstable();
+    let (mut pieces, mut end) = (Vec::new(), 0);
     for part in parts {
         let start = part.start.max(end);
         if part.end <= start {
@@ -233,12 +246,25 @@ fn pieces(prompt: &str, expected: &str, limit: usize) -> Vec<Piece> {
         }
         if start > end {
             let left_out = prompt[end..start].chars().count();
-            add(&format!("\n[... {left_out} characters ...]\n"), false);
+            pieces.push(Piece {
+                text: format!("\n[... {left_out} characters ...]\n"),
+                answer: false,
+                kept: 0,
+            });
         }
-        let marked = answer.start.clamp(start, part.end)..answer.end.clamp(start, part.end);
-        add(&prompt[start..marked.start], false);
-        add(&prompt[marked.clone()], true);
-        add(&prompt[marked.end..part.end], false);
+        let inside = cuts.iter().filter(|cut| (start..part.end).contains(cut));
+        let mut from = start;
+        for to in inside.copied().chain([part.end]) {
+            if to > from {
+                let before = shares.partition_point(|(at, _)| *at <= from);
+                pieces.push(Piece {
+                    text: prompt[from..to].into(),
+                    answer: answer.contains(&from),
+                    kept: shares[before - 1].1,
+                });
+                from = to;
+            }
+        }
         end = part.end;
     }
     pieces
@@ -256,19 +282,52 @@ mod tests {
     #[test]
     fn a_long_prompt_shows_ends_and_answer() {
         let prompt = format!("begin{}the needle{}end", "x".repeat(9000), "y".repeat(9000));
-        let short = pieces(&prompt, "the needle", 10_000);
+        let short = pieces(&prompt, "the needle", 10_000, &Runs::new());
         let shown = text(&short);
         assert!(shown.starts_with("begin") && shown.ends_with("end"));
         assert_eq!(shown.matches("characters ...]").count(), 2);
         let marked: Vec<_> = short.iter().filter(|piece| piece.answer).collect();
         assert_eq!((marked.len(), marked[0].text.as_str()), (1, "the needle"));
-        assert_eq!(text(&pieces(&prompt, "the needle", usize::MAX)), prompt);
-        assert_eq!(text(&pieces("short", "none", 10)), "short");
+        let none = Runs::new();
+        assert_eq!(
+            text(&pieces(&prompt, "the needle", usize::MAX, &none)),
+            prompt
+        );
+        assert_eq!(text(&pieces("short", "none", 10, &none)), "short");
         let answer = |text: &str| Piece {
             text: text.into(),
             answer: true,
+            kept: 0,
         };
-        assert_eq!(pieces("short", "short", 10), [answer("short")]);
+        assert_eq!(pieces("short", "short", 10, &none), [answer("short")]);
+    }
+
+    #[test]
+    fn what_was_kept_is_tinted_and_lies_never_break_the_text() {
+        let said = |runs: &Runs| -> Vec<_> {
+            let pieces = pieces("aaé bb cc", "bb", 99, runs);
+            let parts = pieces.into_iter().map(|p| (p.text, p.answer, p.kept));
+            parts.collect()
+        };
+        let part = |text: &str, answer, kept| (text.to_string(), answer, kept);
+        assert_eq!(
+            said(&vec![(2, 0), (4, 40), (1, 100)]),
+            [
+                part("aa", false, 0),
+                part("é ", false, 40),
+                part("b", true, 40),
+                part("b", true, 100),
+                part(" cc", false, 0)
+            ]
+        );
+        // Lengths that no text has, as a row of another program may bring them.
+        for runs in [
+            vec![(3, 10), (usize::MAX, 20), (usize::MAX, 30)],
+            vec![(0, 5)],
+        ] {
+            let text: String = said(&runs).into_iter().map(|(text, ..)| text).collect();
+            assert_eq!(text, "aaé bb cc");
+        }
     }
 
     /// Rows of two variants: what `full` and `snapkv` scored on each sample.

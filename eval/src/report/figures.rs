@@ -305,7 +305,7 @@ fn needle_maps(rows: &[&Row], room: &mut usize) -> (Vec<Map>, usize) {
         };
         Map {
             name,
-            across_name: "tokens of context",
+            across_name: "tokens",
             down_name: "depth",
             across: lengths.iter().map(usize::to_string).collect(),
             down: depths.iter().map(|depth| format!("{depth} %")).collect(),

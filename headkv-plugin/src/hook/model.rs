@@ -12,6 +12,7 @@ use crate::{
     ranking::Facts,
     sequence::Sequence,
     usage::{Ledger, Usage},
+    watch::Watch,
 };
 use candle_core::{Result, Tensor};
 use mistralrs_core::{
@@ -160,6 +161,13 @@ impl Model {
         let scores = read_scores(config)?;
         let policy = Policy::with_windows(config, self.shape, &self.windows, scores.as_ref())?;
         policy.with_facts(self.facts.clone()).map(Arc::new)
+    }
+
+    /// That policy, or the model's own, telling `watch` which positions of a prompt it keeps; for one request
+    /// ([`Self::configure`]).
+    pub fn watched(&self, policy: Option<Arc<Policy>>, watch: &Arc<Watch>) -> Arc<Policy> {
+        let policy = policy.unwrap_or_else(|| self.policies().default.clone());
+        Arc::new(Policy::clone(&policy).watched(watch.clone()))
     }
 
     /// What a sequence holds, or held at its end; by the `id` of its response. The most recent that ended are

@@ -4,6 +4,7 @@
 use candle_core::{Device, Tensor};
 use headkv_engine::{Attention, Engine, LoadOptions};
 use headkv_plugin::Compression;
+use headkv_tests::http;
 use serde_json::{Value, json};
 use std::{
     ffi::OsString,
@@ -228,4 +229,38 @@ fn a_folder_has_one_name() {
         let scores = Compression::default().default_scores(Path::new("head_scores"), path);
         assert_eq!(scores, Path::new("head_scores/tiny_retrieval.json"));
     }
+}
+
+/// The runtime panics where a model without a chat template is asked for a chat, which ends what others asked too.
+#[test]
+fn a_model_without_a_chat_template_has_no_chats() {
+    let dir = copy();
+    change(
+        dir.path(),
+        "tokenizer_config.json",
+        json!({"chat_template": null}),
+    );
+    let engine = load(dir.path()).unwrap();
+    let message = engine.encode_chat("Hello").unwrap_err().to_string();
+    assert!(message.contains("has no chat template"), "{message}");
+    fs::write(
+        dir.path().join("chat_template.jinja"),
+        "{{ messages[0].content }}",
+    )
+    .unwrap();
+    assert!(load(dir.path()).unwrap().encode_chat("Hello").is_ok());
+
+    fs::remove_file(dir.path().join("chat_template.jinja")).unwrap();
+    let server = headkv_serve::Server::start(headkv_serve::Options {
+        address: "127.0.0.1:0".parse().unwrap(),
+        ..headkv_serve::Options::new(dir.path().to_path_buf())
+    });
+    let server = server.unwrap();
+    let ask = |path: &str, body: Value| http::post(server.address(), path, &body).unwrap();
+    let chat = json!({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1});
+    let reply = ask("/v1/chat/completions", chat);
+    assert_eq!(reply.status, 400);
+    assert_eq!(reply.json()["error"]["param"], "messages");
+    let plain = json!({"prompt": "Hello", "max_tokens": 1});
+    assert_eq!(ask("/v1/completions", plain).status, 200);
 }

@@ -52,4 +52,5 @@ mod states;
 mod turns;
 mod two_models;
 mod upstream_dry_run;
+mod watched;
 mod windows;

@@ -50,6 +50,8 @@ fn results() -> Results {
             settings: "[needle]\nseed = 7".into(),
             device: "cuda:1".into(),
             version: "2".into(),
+            machine: Some("a chip, 2 threads".into()),
+            date: Some("2026-01-01".into()),
         }],
         ..Results::default()
     };
@@ -100,6 +102,7 @@ fn results() -> Results {
                     held_bytes: None,
                     prompt_seconds: Some(0.5),
                     decode_seconds: 0.02,
+                    kept: None,
                     kv_bytes: Some(kv_bytes + 100),
                     kept_bytes: Some(kv_bytes),
                 }),

@@ -149,6 +149,7 @@ fn made_up() -> Vec<Row> {
                 decode_seconds: 0.02,
                 kv_bytes: Some(9_000),
                 kept_bytes: Some(8_192),
+                kept: None,
             };
             let variant = Variant::new("full").reuse(reuse);
             rows.push(Row::new(&sample, &model, &variant, Ok(answer)));

@@ -23,6 +23,8 @@ pub struct Header {
     pub arrays: BTreeMap<String, u64>,
     /// How many tensors there are.
     pub tensors: u64,
+    /// Whether there is a chat template.
+    pub chat: bool,
 }
 
 /// Reads and checks the header of a file of `length` bytes: every count, type and alignment, and that every tensor lies in
@@ -56,6 +58,7 @@ pub fn read(from: impl Read, length: u64) -> Result<Header, String> {
         if !keys.insert(key.clone()) {
             return Err(damaged(format_args!("the key {key:?} comes twice")));
         }
+        header.chat |= key == "tokenizer.chat_template";
         reader.value(key, &mut header)?;
     }
     let mut names = HashSet::new();
