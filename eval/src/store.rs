@@ -296,6 +296,7 @@ impl Results {
                 self.prompts.remove(&row.prompt);
                 row.answer = WITHHELD.into();
                 row.expected = WITHHELD.into();
+                row.kept = None;
             }
         }
         Ok(())

@@ -181,8 +181,10 @@ fn example(
     } else {
         WHOLE
     };
-    let worst = (answers.iter().filter(|(_, row)| row.kept.is_some()))
-        .min_by(|(_, a), (_, b)| a.score.total_cmp(&b.score));
+    let worst = (answers
+        .iter()
+        .filter(|(_, row)| row.kept.is_some() && prompt.is_some()))
+    .min_by(|(_, a), (_, b)| a.score.total_cmp(&b.score));
     let none = Runs::new();
     let runs = worst
         .and_then(|(_, row)| row.kept.as_ref())
