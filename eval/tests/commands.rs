@@ -245,6 +245,7 @@ fn a_grid_is_run_in_shards_merged_rerun_and_reported() {
     let said = ["k1", "k2", "k3"].iter().fold(page.clone(), |page, class| {
         page.replace(&format!("<span class=\"{class}\">"), "")
     });
+    assert!(said != page, "something is tinted");
     let said = said.replace("</span>", "");
     assert!(!said.contains("The sky is") && said.contains("Mary went to the"));
     // Two runs, and the grid file that both had.
