@@ -190,6 +190,10 @@ impl InProcess {
     /// What was kept of a prompt's text; `None` where its tokens are not found among the request's.
     fn kept(&self, prompt: &Prompt, request: &Request) -> Option<Runs> {
         let shares = request.watch.as_ref()?.shares();
+        // A prompt that is kept whole has nothing to show.
+        if shares.iter().all(|share| *share == 1.0) {
+            return None;
+        }
         let text = self.engine.tokenizer().encode(&*prompt.text, false).ok()?;
         let ids = text.get_ids();
         let all = [&request.prompt[..], &request.then[..]].concat();
@@ -200,10 +204,8 @@ impl InProcess {
         // What follows the part that is compressed is whole.
         let share = |at: usize| shares.get(at).copied().unwrap_or(1.0);
         let ends = text.get_offsets()[..ids.len() - JOINED].iter().enumerate();
-        let runs =
-            runs(ends.map(|(at, (_, end))| (*end, share((first + at).saturating_sub(JOINED)))));
-        // A prompt that is kept whole has nothing to show.
-        Some(runs).filter(|runs| runs.len() > 1)
+        let place = |at: usize| (first + at).saturating_sub(JOINED);
+        Some(runs(ends.map(|(at, (_, end))| (*end, share(place(at))))))
     }
 
     /// A prompt's token ids.

@@ -19,7 +19,7 @@ pub fn watch<R>(device: Device, work: impl FnOnce() -> R) -> (R, Option<f64>) {
     thread::scope(|scope| {
         let watcher = scope.spawn(|| {
             let mut peak: Option<f64> = None;
-            let card = card(number, env::var("CUDA_VISIBLE_DEVICES").ok().as_deref());
+            let card = visible_card(number);
             while let (false, Some(card)) = (done.load(Relaxed), &card) {
                 peak = used(card).into_iter().chain(peak).reduce(f64::max);
                 thread::sleep(Duration::from_millis(50));
@@ -30,6 +30,11 @@ pub fn watch<R>(device: Device, work: impl FnOnce() -> R) -> (R, Option<f64>) {
         done.store(true, Relaxed);
         (result, watcher.join().ok().flatten())
     })
+}
+
+/// The name by which the driver's tool knows the GPU that CUDA counts so.
+pub fn visible_card(number: usize) -> Option<String> {
+    card(number, env::var("CUDA_VISIBLE_DEVICES").ok().as_deref())
 }
 
 /// The card that the driver's tool knows by that name: CUDA counts those that `CUDA_VISIBLE_DEVICES` lists, in its order,
@@ -47,17 +52,22 @@ fn card(number: usize, visible: Option<&str>) -> Option<String> {
 
 /// Bytes in use on a GPU.
 fn used(card: &str) -> Option<f64> {
+    let mebibytes: f64 = query(card, "memory.used")?.parse().ok()?;
+    Some(mebibytes * 1024.0 * 1024.0)
+}
+
+/// What the driver's tool says of a GPU, without units; several fields with `, ` between them.
+pub fn query(card: &str, fields: &str) -> Option<String> {
     let output = Command::new("nvidia-smi")
         // The numbers of its list are those of the bus; CUDA's are, too, if it is told so.
         .args([
             &format!("--id={card}"),
-            "--query-gpu=memory.used",
+            &format!("--query-gpu={fields}"),
             "--format=csv,noheader,nounits",
         ])
         .output()
         .ok()?;
-    let mebibytes: f64 = String::from_utf8(output.stdout).ok()?.trim().parse().ok()?;
-    Some(mebibytes * 1024.0 * 1024.0)
+    Some(String::from_utf8(output.stdout).ok()?.trim().into())
 }
 
 #[cfg(test)]

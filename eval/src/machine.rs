@@ -1,6 +1,8 @@
 //! What a run's machine is, for who wants to run it again.
 
-use std::{fs, process::Command, thread};
+use crate::gpu_memory::{query, visible_card};
+use headkv_engine::Device;
+use std::{fs, thread};
 
 /// The processor and its threads, and the GPU with its driver where one is asked for; as far as the system says.
 pub fn describe(device: &str) -> String {
@@ -8,14 +10,11 @@ pub fn describe(device: &str) -> String {
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let processor = processor_name(&processor).unwrap_or(std::env::consts::ARCH);
     let cpu = format!("{processor}, {threads} threads");
-    let number = match device.strip_prefix("cuda") {
-        Some(rest) => rest.trim_start_matches(':').parse().unwrap_or(0),
-        None => return cpu,
+    let gpu = match device.parse() {
+        Ok(Device::Cuda(number)) => gpu(number),
+        _ => None,
     };
-    match gpu(number) {
-        Some(gpu) => format!("{gpu}; {cpu}"),
-        None => cpu,
-    }
+    gpu.map_or(cpu.clone(), |gpu| format!("{gpu}; {cpu}"))
 }
 
 fn processor_name(cpuinfo: &str) -> Option<&str> {
@@ -25,10 +24,8 @@ fn processor_name(cpuinfo: &str) -> Option<&str> {
 }
 
 fn gpu(number: usize) -> Option<String> {
-    let query = ["--query-gpu=name,driver_version", "--format=csv,noheader"];
-    let output = Command::new("nvidia-smi").args(query).output().ok()?;
-    let list = String::from_utf8(output.stdout).ok()?;
-    let (name, driver) = list.lines().nth(number)?.split_once(", ")?;
+    let found = query(&visible_card(number)?, "name,driver_version")?;
+    let (name, driver) = found.split_once(", ")?;
     Some(format!("{name}, driver {driver}"))
 }
 

@@ -5,7 +5,7 @@
 
 use crate::{Error, Row, Variant, row::BENCHMARKS, speed, suggest};
 use headkv_files::{Lines, Lock, lines, whole::write_lines};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
@@ -157,40 +157,26 @@ impl Store {
     /// # Errors
     /// [`Error::Files`], or a malformed line in the file.
     pub fn add_heads(&self, heads: &[Heads]) -> Result<(), Error> {
-        self.add_once(HEADS, heads)
+        let (mut lines, items) = Lines::open::<Heads>(&self.dir.join(HEADS))?;
+        // As the file has them: equal items are equal lines.
+        let line = |item: &Heads| serde_json::to_string(item).unwrap_or_default();
+        let mut known: HashSet<String> = items.iter().map(line).collect();
+        for item in heads {
+            if known.insert(line(item)) {
+                lines.add(item)?;
+            }
+        }
+        Ok(())
     }
 
-    /// Remembers how the run was started.
+    /// Remembers how the run was started. Going on with one, on another day, makes it no other run.
     ///
     /// # Errors
     /// [`Error::Files`], or a malformed line in the file.
     pub fn add_run(&self, run: &Run) -> Result<(), Error> {
-        // Going on with a run, on another day, makes it no other run.
-        let known: Vec<Run> = lines::read(&self.dir.join(RUNS))?;
-        let date = known.iter().find(|known| known.same(run));
-        let date = date.map_or(run.date.clone(), |known| known.date.clone());
-        self.add_once(
-            RUNS,
-            &[Run {
-                date,
-                ..run.clone()
-            }],
-        )
-    }
-
-    fn add_once<T: Serialize + DeserializeOwned>(
-        &self,
-        name: &str,
-        new: &[T],
-    ) -> Result<(), Error> {
-        let (mut lines, items) = Lines::open::<T>(&self.dir.join(name))?;
-        // As the file has them: equal items are equal lines.
-        let line = |item: &T| serde_json::to_string(item).unwrap_or_default();
-        let mut known: HashSet<String> = items.iter().map(line).collect();
-        for item in new {
-            if known.insert(line(item)) {
-                lines.add(item)?;
-            }
+        let (mut lines, known) = Lines::open::<Run>(&self.dir.join(RUNS))?;
+        if !known.iter().any(|known| known.same(run)) {
+            lines.add(run)?;
         }
         Ok(())
     }

@@ -55,13 +55,16 @@ def attribute(rng, word):
     if u < .35:
         key = ["the {a} of {e}", "{e}'s {a}", "{a} {w} {e}", "{e} {w} {a}", "the {a} {w} {e}"][rng.integers(5)]
         form = ["{key} {w} {v}.", "{w} {key} {w2} {v}.", "{w}, {key}, {w2}: {v}.", "{key} {w} {w2} {v}."][rng.integers(4)]
-        text = form.replace("{key}", key).replace("{w}", word()).replace("{w2}", word())
-        return "{E}" + text[3:] if text.startswith("{e}") else "{A}" + text[3:] if text.startswith("{a}") else text[0].upper() + text[1:]
+        return begun(form.replace("{key}", key).replace("{w}", word()).replace("{w2}", word()))
     if u < .65:
         return ATTRIBUTE[rng.integers(len(ATTRIBUTE))]
     subject = SUBJECTS[rng.integers(len(SUBJECTS))]
-    subject = "{E}" + subject[3:] if subject.startswith("{e}") else subject[0].upper() + subject[1:]
-    return f"{subject} {VERBS[rng.integers(len(VERBS))]} {{v}}."
+    return begun(f"{subject} {VERBS[rng.integers(len(VERBS))]} {{v}}.")
+
+
+def begun(text):
+    """The text as a sentence begins; blanks have their capital form."""
+    return text[:2].upper() + text[2:] if text.startswith("{") else text[0].upper() + text[1:]
 
 
 def asked(word):

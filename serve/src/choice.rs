@@ -240,9 +240,9 @@ fn reason(reason: Option<String>) -> Result<Option<String>, ApiError> {
     }
 }
 
-/// Errors of the runtime have a backtrace behind the first line.
 /// What the engine says of a sequence that it failed.
 fn failure(why: &str) -> ApiError {
+    // Errors of the runtime have a backtrace behind the first line.
     let why = why.lines().next().unwrap_or_default();
     // llguidance's word for a grammar without a text, such as a schema that needs itself: known only when a token is due.
     if why == "NoExtensionBias" {

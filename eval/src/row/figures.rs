@@ -2,59 +2,69 @@
 
 use serde::{Deserialize, Deserializer, de::Error};
 
-/// 0 to 1.
+/// What a figure can be.
+struct Figure {
+    what: &'static str,
+    range: &'static str,
+    can_be: fn(f64) -> bool,
+}
+
+const PART: Figure = Figure {
+    what: "a score of",
+    range: "0 to 1",
+    can_be: |value| (0.0..=1.0).contains(&value),
+};
+const SECONDS: Figure = Figure {
+    what: "a time in seconds of",
+    range: "0 or more",
+    can_be: |value| value.is_finite() && value >= 0.0,
+};
+const PERCENT: Figure = Figure {
+    what: "a depth in percent of",
+    range: "0 to 100",
+    can_be: |value| (0.0..=100.0).contains(&value),
+};
+
+impl Figure {
+    fn check<E: Error>(&self, value: f64) -> Result<f64, E> {
+        if (self.can_be)(value) {
+            return Ok(value);
+        }
+        let Self { what, range, .. } = self;
+        // As `1e308`, not as 309 digits.
+        Err(E::custom(format_args!(
+            "{what} {value:?}, where {range} can be"
+        )))
+    }
+
+    fn read<'de, D: Deserializer<'de>>(&self, from: D) -> Result<f64, D::Error> {
+        self.check(f64::deserialize(from)?)
+    }
+
+    fn read_if_any<'de, D: Deserializer<'de>>(&self, from: D) -> Result<Option<f64>, D::Error> {
+        let value = Option::<f64>::deserialize(from)?;
+        value.map(|value| self.check(value)).transpose()
+    }
+}
+
 pub(super) fn part<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    read(from, "a score of", "0 to 1", |value| {
-        (0.0..=1.0).contains(&value)
-    })
+    PART.read(from)
 }
 
 pub(super) fn part_if_any<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
-    #[derive(Deserialize)]
-    struct Part(#[serde(deserialize_with = "part")] f64);
-    Ok(Option::<Part>::deserialize(from)?.map(|part| part.0))
+    PART.read_if_any(from)
 }
 
-/// A finite time.
 pub(super) fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    read(from, "a time in seconds of", "0 or more", |value| {
-        value.is_finite() && value >= 0.0
-    })
+    SECONDS.read(from)
 }
 
 pub(super) fn seconds_if_any<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
-    #[derive(Deserialize)]
-    struct Seconds(#[serde(deserialize_with = "seconds")] f64);
-    Ok(Option::<Seconds>::deserialize(from)?.map(|seconds| seconds.0))
-}
-
-/// 0 to 100.
-fn percent<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
-    read(from, "a depth in percent of", "0 to 100", |value| {
-        (0.0..=100.0).contains(&value)
-    })
+    SECONDS.read_if_any(from)
 }
 
 pub(super) fn percent_if_any<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
-    #[derive(Deserialize)]
-    struct Percent(#[serde(deserialize_with = "percent")] f64);
-    Ok(Option::<Percent>::deserialize(from)?.map(|percent| percent.0))
-}
-
-fn read<'de, D: Deserializer<'de>>(
-    from: D,
-    what: &str,
-    range: &str,
-    can_be: fn(f64) -> bool,
-) -> Result<f64, D::Error> {
-    let value = f64::deserialize(from)?;
-    if can_be(value) {
-        return Ok(value);
-    }
-    // As `1e308`, not as 309 digits.
-    Err(D::Error::custom(format_args!(
-        "{what} {value:?}, where {range} can be"
-    )))
+    PERCENT.read_if_any(from)
 }
 
 #[cfg(test)]
