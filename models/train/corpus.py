@@ -1,7 +1,7 @@
 """Filler text: English prose of Python's own documentation, a book, and generated sentences.
 
 Source: the docstrings and `pydoc_data.topics` of the running Python (PSF-2.0), of numpy and torch (BSD-3-Clause), of which
-only paragraphs of plain prose stay; and the King James Bible (1611, public domain), as Debian's package bible-kjv prints it:
+only paragraphs of plain prose stay; novels and speeches in the lines of print (`books.py`); and the King James Bible (1611, public domain), as Debian's package bible-kjv prints it:
 `echo | bible -f gen1:1-rev22:21 > kjv.txt`.
 """
 import ast
@@ -54,6 +54,12 @@ def book(path):
     return [line.split(" ", 1)[1].strip() for line in open(path, encoding="utf8") if re.match(r"[A-Za-z0-9]+\d+:\d+ ", line)]
 
 
+def books(folder):
+    """Paragraphs of all texts of `books.py`, in their lines, one after the other as in the text."""
+    texts = [open(path, encoding="utf8").read() for path in sorted(glob.glob(folder + "/*.txt"))]
+    return [p.strip("\n") for text in texts for p in re.split(r"\n\s*\n", text) if p.strip()]
+
+
 def sentences(paragraphs):
     """Those of 7 to 40 words."""
     found = [s + "." for p in paragraphs for s in p.rstrip(".").split(". ")]
@@ -86,18 +92,64 @@ def invented(words, rng, paragraphs):
     return out
 
 
+def kind(word):
+    """A crude class of a content word, by its end."""
+    return next((end for end in ("ing", "ed", "ly", "s") if word.endswith(end)), "")
+
+
+def retold(paragraphs, words, common, rng):
+    """Paragraphs of books in which every word that is not common is another one, of the few dozens that a text of twelve paragraphs
+    has: sentences of all forms, and words that come again and again."""
+    by_kind = {}
+    for w in words:
+        by_kind.setdefault(kind(w), []).append(w)
+    out = []
+    for i, p in enumerate(paragraphs):
+        if i % 12 == 0:
+            known = {k: [ws[j] for j in rng.integers(len(ws), size=30 if k == "" else 10)] for k, ws in by_kind.items()}
+        def other(m):
+            w = m.group().lower()
+            if w in common:
+                return m.group()
+            w = known[kind(w)][rng.integers(len(known[kind(w)]))]
+            return w.capitalize() if m.group()[0].isupper() else w
+        out.append(" " + re.sub(r"[A-Za-z]{3,}", other, " ".join(p.split())) + ("\n" if rng.random() < .5 else ""))
+    return out
+
+
+def common(paragraphs, n=180):
+    c = Counter(w for p in paragraphs for w in re.findall(r"\b[a-z]{3,}\b", p))
+    return {w for w, _ in c.most_common(n)}
+
+
 def wrapped(text, rng):
     """Half of the texts in lines, as books are printed."""
     return textwrap.fill(text, int(rng.integers(50, 90))) if rng.random() < .5 else text
 
 
-def tokens(tok, paragraphs, verses):
-    """-> [(ids, sentence ends)] of prose, of the book, of generated sentences and of invented ones."""
+def printed(paragraphs, rng):
+    """As editions differ: lines or none, straight quotes or curly ones, with and without empty lines between paragraphs."""
+    out = []
+    for i, p in enumerate(paragraphs):
+        if i % 40 == 0:
+            lines, curly, gap = rng.random(3) < [.6, .5, .5]
+        p = p if lines else " ".join(p.split())
+        if curly:
+            p = re.sub(r'"(?=\w)', "“", p).replace('"', "”").replace("'", "’")
+        out.append(p + ("\n\n" if gap else " "))
+    return out
+
+
+SHARES = dict(prose=.14, verses=.08, synthetic=.06, invented=.2, books=.27, retold=.25)
+
+
+def tokens(tok, paragraphs, verses, pages):
+    """-> [(ids, sentence ends)] of prose, of the Bible, of generated sentences, of invented ones, of books and of books retold, as in `SHARES`."""
     r = np.random.default_rng(1)
     order = sorted(paragraphs, key=lambda p: zlib.crc32(p.encode()))
-    out = []
+    out, vocabulary = [], words(paragraphs + verses)
     for texts in ([" " + wrapped(p, r) for p in order], [" " + wrapped(v, r) for v in verses], [synthetic_sentence(r) for _ in range(60000)],
-                  invented(words(paragraphs + verses), r, 20000)):
+                  invented(vocabulary, r, 20000), printed(pages, r), retold(pages, vocabulary, common(pages), r)):
         ids = np.concatenate([np.array(e.ids, np.int64) for e in tok.encode_batch(texts, add_special_tokens=False)])
         out.append((ids, np.flatnonzero(ids == tok.token_to_id(".")) + 1))
     return out

@@ -4,6 +4,7 @@
 """
 import numpy as np
 
+import corpus
 import templates
 from tasks import SAID, UNKNOWN, Tasks
 
@@ -92,11 +93,17 @@ class Documents:
         """A needle of the default test, in the prompt that headkv-eval asks with."""
         facts, question, answer = templates.draw(self.r, variables, self.tasks.pick(patterns))
         pre, mid, _, post = FORMS[0]
-        return self.place(length, self.enc(pre), [[self.enc(" " + f) for f in facts]], self.enc(mid + question + post), self.enc(" " + answer))
+        asked, answer = self.enc(mid + question + post), self.enc(" " + answer)
+        weight = [0.] * len(asked) + [1.] * len(answer)
+        return self.place(self.text(length), length, self.enc(pre), [[self.enc(" " + f) for f in facts]], asked + answer, weight)
 
     def document(self, length, family=None):
-        """-> ids, weights; with `family`, one question of that task (or "multi_turn") carries the weight."""
+        """-> ids, weights; with `family`, one question of that task (or "multi_turn") carries the weight. Half of the documents of
+        training take words of tasks from their own filler: where they occur elsewhere too, only what stands around them tells a fact."""
         while True:
+            text = self.text(length)
+            if not self.tasks.held_out:
+                self.tasks.near(self.tok.decode(text[0].tolist()) if self.r.random() < .5 else "")
             several = family in (None, "multi_turn")
             chosen = self.families(length) if family is None else ["several_keys" if several else family]
             facts, qa = [], []
@@ -113,20 +120,20 @@ class Documents:
             else:
                 pre, qs = self.turns(chosen[0], qa)
             pre, tail, weight = self.enc(pre) if pre else [], [], []
-            for i, (q, a) in enumerate(qs):
+            for i, (q, a) in enumerate(qs):  # a question of bAbI ends with a space, one of babilong without
+                q = q.replace("? <", "?<") if self.r.random() < .5 else q
                 q, ids = self.enc(q), self.enc(a)
                 tail += q + ids
                 weight += [0.] * len(q) + (learnt(a, len(ids)) if family is None else [float(not several or i + 1 == len(qs))] * len(ids))
             room = length + 1 - len(pre) - len(tail) - sum(len(x) for fs in facts for x in fs)
             if room >= 0:
                 break
-        return self.place(length, pre, facts, tail, weight=weight)
+        return self.place(text, length, pre, facts, tail, weight)
 
-    def place(self, length, pre, facts, tail, answer=(), weight=None):
+    def place(self, text, length, pre, facts, tail, weight):
         """Puts the facts at ends of sentences of filler that takes what room is left."""
-        if weight is None:
-            weight, tail = [0.] * len(tail) + [1.] * len(answer), tail + answer
-        body, ends = self.text(length + 1 - len(pre) - len(tail) - sum(len(x) for fs in facts for x in fs))
+        room = length + 1 - len(pre) - len(tail) - sum(len(x) for fs in facts for x in fs)
+        body, ends = text[0][:room], text[1][:np.searchsorted(text[1], room, "right")]
         placed = []
         for fs in facts:
             at = ends[self.r.integers(len(ends), size=len(fs))]
@@ -145,7 +152,7 @@ class Documents:
 
     def text(self, n):
         """-> n tokens of filler, and the places of sentence ends in it."""
-        ids, ends = self.filler[self.r.choice(4, p=[.3, .2, .2, .3])]
+        ids, ends = self.filler[self.r.choice(len(self.filler), p=list(corpus.SHARES.values()))]
         start = ends[self.r.integers(np.searchsorted(ends, len(ids) - n - 1))]
         body = ids[start:start + n]
         inside = ends[np.searchsorted(ends, start):np.searchsorted(ends, start + n, "right")] - start

@@ -39,18 +39,42 @@ def accuracy(model, documents, length, family, n, tokens=131072):
 
 
 @torch.no_grad()
-def asked(model, tok, folder):
-    """The same of the very prompts of a run of `headkv-eval ... --out folder`, whose filler training has not seen: one line."""
+def greedy(model, tok, prompt, tokens):
+    """The answer to a prompt, up to a line's end."""
+    ids, out = tok.encode(prompt, add_special_tokens=False).ids, []
+    for _ in range(tokens):
+        h = model(torch.tensor([ids + out]).to(model.emb.weight.device))[0, -1]
+        out.append(int((h @ model.emb.weight.T.to(h.dtype)).argmax()))
+        if out[-1] in (0, 2) or "\n" in tok.decode(out[-1:]):
+            break
+    return tok.decode(out).strip()
+
+
+def right(row, got):
+    """babilong: the place, in the first sentence; RULER: the share of values named; needles: the whole answer."""
+    want = row["expected"]
+    if row["metric"] == "accuracy":
+        return want in got.split(".")[0]
+    return np.mean([w in got for w in want.split(", ")]) if row["metric"] == "recall" else got == want
+
+
+@torch.no_grad()
+def asked(model, tok, folder, show=1):
+    """The same of the very prompts of a run of `headkv-eval ... --out folder`, whose filler training has not seen, and `show` wrong
+    answers of each kind."""
     read = lambda name: [json.loads(line) for line in open(os.path.join(folder, name), encoding="utf8")]
-    texts, right = {p["digest"]: p["text"] for p in read("prompts.jsonl")}, {}
-    device = model.emb.weight.device
-    with torch.autocast(device.type, torch.bfloat16):
+    texts, found, wrong = {p["digest"]: p["text"] for p in read("prompts.jsonl")}, {}, {}
+    with torch.autocast(model.emb.weight.device.type, torch.bfloat16):
         for row in read("rows.jsonl"):
-            prompt, answer = (tok.encode(t, add_special_tokens=False).ids for t in (texts[row["prompt"]], " " + row["expected"]))
-            h = model(torch.tensor([prompt + answer[:-1]]).to(device))[0, len(prompt) - 1:]
-            got = (h @ model.emb.weight.T.bfloat16()).argmax(-1).tolist()
-            right.setdefault(row["dataset"], []).append(got == answer)
-    print("asked as tests ask: " + ", ".join(f"{k} {100 * np.mean(v):.0f} (n={len(v)})" for k, v in right.items()), flush=True)
+            kind = f"{row['dataset']} {row['bucket'] or row['length']}"
+            text = texts[row["prompt"]]
+            got = greedy(model, tok, f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n" if row["protocol"] == "chat" else text, 40)
+            found.setdefault(kind, []).append(right(row, got))
+            if found[kind][-1] < 1:
+                wrong.setdefault(kind, []).append(f"{row['expected']} / {got}")
+    print("asked as tests ask: " + ", ".join(f"{k} {100 * np.mean(v):.0f} (n={len(v)})" for k, v in found.items()), flush=True)
+    for kind, texts in wrong.items():
+        print(f"  {kind}: " + " | ".join(texts[:show]), flush=True)
 
 
 def table(model, make, lengths, n, tag):

@@ -5,6 +5,7 @@ words and templates from held_out.json, which training never sees; nor does it s
 """
 import json
 import os
+import re
 import zlib
 
 import base_tasks as base
@@ -27,8 +28,8 @@ def split_words(words, held_out):
 
 
 class Tasks(base.Tasks):
-    WEIGHTS = dict(best_thing=1.5, needle=5, several_keys=4, multi_value=2.5, variables=2, statement=2, quote=1.5,
-                   magic=1.5, compare_near=1.5, compare_far=1.5, older=2, order=.5, friend=2, three_hops=2,
+    WEIGHTS = dict(best_thing=1.5, needle=9, several_keys=7, multi_value=3, variables=2, statement=2.5, quote=1.5,
+                   magic=2, compare_near=1.5, compare_far=1.5, older=2, order=.5, friend=2, three_hops=2,
                    babi1=1.5, babi2=3, babi3=4.5, babi4=.7, babi5=.7, count=1.5, unknown=.25, chat=1.5)
     FAMILIES = list(WEIGHTS)
 
@@ -36,7 +37,7 @@ class Tasks(base.Tasks):
         """`pieces`: what words may begin with and go on with, of the whole vocabulary."""
         super().__init__(rng, split_words(words, held_out))
         self.begins, self.goes_on = pieces
-        self.sentences = sentences
+        self.sentences, self.local = sentences, []
         self.held_out = held_out
         self.people = HELD["people"] if held_out else unseen(base.PEOPLE)
         self.cities = HELD["cities"] if held_out else unseen(base.CITIES)
@@ -81,7 +82,13 @@ class Tasks(base.Tasks):
             if w not in GONE:
                 return w
 
+    def near(self, text):
+        """Words of this text are drawn as well from now on."""
+        self.local = split_words(sorted(set(re.findall(r"\b[a-z]{3,10}\b", text))), False)
+
     def word(self):
+        if self.local and self.r.random() < .6:
+            return self.pick(self.local)
         u = self.r.random()
         if self.held_out or u < .5:
             return self.pick(self.words)
@@ -153,8 +160,11 @@ class Tasks(base.Tasks):
             pass
         return facts, [(self.asks(ask, self.keyed(self.attribute(), nobody)), UNKNOWN)] + qa[:2]
 
+    def number(self):
+        return templates.numbered(self.r) if not self.held_out and self.r.random() < .5 else self.pick(templates.MAGIC)
+
     def magic(self):
-        facts, qa, fact = [], [], self.pick(templates.MAGIC)
+        facts, qa, fact = [], [], self.number()
         w = dict(w=self.rwords(1, 1), w2=self.rwords(1, 1))
         for k in dict.fromkeys(self.rwords(1, 2) for _ in range(self.between(1, 5))):
             v = self.digits(5, 7)
@@ -163,7 +173,7 @@ class Tasks(base.Tasks):
         return facts, self.pick(qa, 3)
 
     def multi_value(self):
-        qa, order, fact = [], [], self.pick(templates.MAGIC)
+        qa, order, fact = [], [], self.number()
         w = dict(w=self.rwords(1, 1), w2=self.rwords(1, 1))
         for k in dict.fromkeys(self.rwords(1, 2) for _ in range(self.between(1, 3))):
             order += [(k, self.digits(5, 7)) for _ in range(self.between(2, 4))]
@@ -201,7 +211,7 @@ class Tasks(base.Tasks):
         for _ in range(self.between(1, 2)):
             v, names = self.digits(5, 7), [letter() for _ in range(self.between(2, 5))]
             chains.append([f"VAR {names[0]} = {v}."] + [f"VAR {b} = VAR {a}." for a, b in zip(names, names[1:])])
-            qa.append((self.asks(templates.VARIABLES_ASKED, dict(v=v)), ", ".join(names) + "."))
+            qa.append((self.asks([templates.variables_asked(self.r, v)], {}), ", ".join(names) + "."))
         facts = []
         while any(chains):
             facts.append(self.pick([c for c in chains if c]).pop(0))

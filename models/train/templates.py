@@ -11,7 +11,8 @@ import re
 PATTERNS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../haystack/patterns/held_out")
 
 # A fact of a thing: who has what, then how that is said. "the {a} of {e} is {v}" by itself belongs to the tests.
-VERBS = "was|is now|remains|became|reads|is said to be|turned out to be|is still|has always been|will be|equals|is simply|seems to be|is none other than".split("|")
+VERBS = "is|was|is now|remains|became|reads|is said to be|turned out to be|is still|has always been|will be|equals|is simply|seems to be|is none other than".split("|")
+TESTS = "The {a} of {e} is {v}."  # the most usual wording of all; its verb stands with other subjects, or what follows "is" is never a value
 SUBJECTS = "the {a} of {e}|{e}'s {a}|the {a} that belongs to {e}|the {a} used by {e}|the {a} given to {e}|the only {a} of {e}|the current {a} for {e}|the {a} assigned to {e}|the {a} {e} chose".split("|")
 ATTRIBUTE = ("Remember that {e} has the {a} {v}.|For {e} the {a} is: {v}.|{E} has {v} as {a}.|As the {a} of {e} they chose {v}."
              "|They changed the {a} of {e} to {v}.|In the register {e} is listed with the {a} {v}.|When asked for the {a}, {e} answers {v}."
@@ -32,14 +33,20 @@ ENDINGS = (" in the text above| that the text mentions| as it was written down|,
 COMMON = set("The Remember For People As They In When A It My One We Nobody Here What Which Tell Name Give Do Look There If Find List Who Of".split())
 MAGIC = ("A lucky number of {k} is {v}.|The number that goes with {k} is: {v}.|Among the numbers of {k} is {v}.|{K} got the number {v}."
          "|One of the numbers written on {k} is: {v}.|Of all {w} {w2} numbers, {k} has {v}.|A {w} number of {k} was {v}.|The {w} {w2} number for {k} is: {v}.|One {w} number for {k} is {v}.").split("|")
+NUMBER_SUBJECTS = "one number|a {w} number|a {w} {w2} number|one {w} {w2} number|one of the {w} numbers|one of all {w} {w2} numbers|the next {w} number|another number".split("|")
+NUMBER_OWNERS = "for|of|that belongs to|given to|which goes with|near|written on".split("|")
 MAGIC_ASKED = "Which number of {k} does the text mention?|What number goes with {k}?|What is the number for {k}?|Tell me the number of {k} that stands in the text.".split("|")
-VALUES_ASKED = "Which {w} {w2} numbers does {k} have?|Give me every {w} number of {k}.|What are the {w} {w2} numbers that belong to {k}?|List every number of {k}.|Which numbers of {k} are mentioned in the text?|What are all the numbers for {k}?|Name all numbers that go with {k}.".split("|")
-VARIABLES_ASKED = ("Find all variables that are assigned the value {v}.|Which variables have the value {v}?|Name every variable whose value is {v}, itself or through others."
+VALUES_ASKED = "What are all the {w} {w2} numbers for {k}?|What are all the {w} numbers of {k} that stand in the text?|Which are the {w} {w2} numbers of {k}?|Which {w} {w2} numbers does {k} have?|Give me every {w} number of {k}.|What are the {w} {w2} numbers that belong to {k}?|List every number of {k}.|Which numbers of {k} are mentioned in the text?|What are all the numbers for {k}?|Name all numbers that go with {k}.".split("|")
+VARIABLES_ASKED = ("{which} variables {hold} {v}{end}|{which} variables {hold} the value {v}{end}|{which} variables {hold} the value {v}{end}|Find all variables that are assigned the value {v}.|Which variables have the value {v}?|Name every variable whose value is {v}, itself or through others."
                    "|What variables were given {v}?|List the variables that hold {v}.|Which variables come to {v} in the end?|Who holds {v}, among the variables?").split("|")
+# Blanks of the questions above; the ending of RULER's own question is none of these.
+WHICH = "Which|What|Name all|Find the|List which|Tell me which|Say what".split("|")
+HOLD = "are assigned|have|hold|get|are given|come to|end up with|take|equal|contain".split("|")
+THROUGH = "| in the text| in this text| that stands in the text| in the end|, directly or through others|, by themselves or not|, also through other variables|, in whatever way| in some way".split("|")
 STATEMENT = ("{W} says that {v}.|{W} proves that {v}.|In {w} one reads that {v}.|According to {w}, {v}.|{W} claims that {v}.|It stands in {w} that {v}."
              "|{W} tells us that {v}.|{W} shows that {v}.|{W} showed this: {v}.|{W} reports that {v}.").split("|")
 STATEMENT_ASKED = "What does {w} say?|What is written in {w}?|What do we learn from {w}?|What did {w} tell us?|Repeat what {w} says.|What does {w} show?|What does {w} report?".split("|")
-SPEAKER = "the diary of {p}|the note from {e}|a message by {p}|the speech of {p}|the second report of {e}|{p}'s book|a sign at {e}|the {r} report|the newest study of {e}".split("|")
+SPEAKER = "the {r} of {p}|the {r} about {p}|the {r} by {e}|the diary of {p}|the note from {e}|a message by {p}|the speech of {p}|the second report of {e}|{p}'s book|a sign at {e}|the {r} report|the newest study of {e}".split("|")
 RELATION = "neighbor teacher cousin doctor uncle boss sister roommate partner trainer rival grandfather student tailor".split() + [
     "old classmate", "business partner", "best friend", "favorite singer", "first wife", "worst enemy", "closest friend"]
 # (fact of a person and a place, how it is asked)
@@ -58,13 +65,27 @@ def attribute(rng, word):
         return begun(form.replace("{key}", key).replace("{w}", word()).replace("{w2}", word()))
     if u < .65:
         return ATTRIBUTE[rng.integers(len(ATTRIBUTE))]
-    subject = SUBJECTS[rng.integers(len(SUBJECTS))]
-    return begun(f"{subject} {VERBS[rng.integers(len(VERBS))]} {{v}}.")
+    subject, verb = SUBJECTS[rng.integers(len(SUBJECTS))], VERBS[rng.integers(len(VERBS))]
+    text = begun(f"{subject} {verb} {{v}}.")
+    return attribute(rng, word) if text == TESTS else text
 
 
 def begun(text):
     """The text as a sentence begins; blanks have their capital form."""
     return text[:2].upper() + text[2:] if text.startswith("{") else text[0].upper() + text[1:]
+
+
+def variables_asked(rng, value):
+    """A question for all variables that have a value."""
+    one = lambda texts: texts[rng.integers(len(texts))]
+    which = one(WHICH)
+    return one(VARIABLES_ASKED).format(which=which, hold=one(HOLD), v=value, end=one(THROUGH) + ("?" if which in ("Which", "What") else "."))
+
+
+def numbered(rng):
+    """A wording of a number of a key, of parts."""
+    one = lambda texts: texts[rng.integers(len(texts))]
+    return begun(f"{one(NUMBER_SUBJECTS)} {one(NUMBER_OWNERS)} {{k}} {one(VERBS)}{one(['', ':'])} {{v}}.")
 
 
 def asked(word):
@@ -89,7 +110,8 @@ def held_values():
 
 def check():
     """No fact and no question of the default needle test is one of training's, but for what fills the blanks."""
-    seen = {t.lower() for ts in (ATTRIBUTE, [f"{s} {v} {{v}}." for s in SUBJECTS for v in VERBS], ATTRIBUTE_ASKED, MAGIC, MAGIC_ASKED, VALUES_ASKED) for t in ts}
+    subjects = [f"{s} {v} {{v}}." for s in SUBJECTS for v in VERBS if begun(f"{s} {v} {{v}}.") != TESTS]
+    seen = {t.lower() for ts in (ATTRIBUTE, subjects, ATTRIBUTE_ASKED, MAGIC, MAGIC_ASKED, VALUES_ASKED) for t in ts}
     for family, _, patterns in held_out():
         for p in patterns:
             for t in p["needle"] if isinstance(p["needle"], list) else [p["needle"]]:

@@ -1,6 +1,6 @@
 """Trains models/tiny on one GPU, in timed and resumable legs.
 
-    python train.py --tokenizer ../tiny --start ../tiny --state STATE --out OUT --babi PROMPTS.json --book kjv.txt --seconds 1400 --deadline 560
+    python train.py --tokenizer ../tiny --start ../tiny --state STATE --out OUT --babi PROMPTS.json --book kjv.txt --books BOOKS --seconds 1400 --deadline 560
 
 The whole training takes `--seconds` of a GPU. A leg ends after `--deadline` and writes STATE (weights, optimiser, how far it came); the
 same command goes on from there. Without `--start` the first leg begins with random weights. After every stage the program exports
@@ -79,6 +79,7 @@ def arguments():
     p.add_argument("--out", required=True)
     p.add_argument("--babi", required=True, help="babilong's prompts.json")
     p.add_argument("--book", required=True, help="the filler's book: see corpus.py")
+    p.add_argument("--books", required=True, help="folder that books.py wrote")
     p.add_argument("--seconds", type=float, required=True, help="of training in all legs, without evaluation and start")
     p.add_argument("--deadline", type=float, default=1e9, help="seconds after which this leg ends")
     p.add_argument("--stages", default="512+1024:.45,512+2048:.35,1024+4096+16384:.2", help="lengths:share of the seconds, ...")
@@ -88,7 +89,7 @@ def arguments():
     p.add_argument("--tokens", type=int, default=65536, help="per step")
     p.add_argument("--workers", type=int, default=14)
     p.add_argument("--seed", type=int, default=1)
-    p.add_argument("--asked", help="folder of a run of headkv-eval, whose prompts are asked at the end")
+    p.add_argument("--asked", nargs="*", default=[], help="folders of runs of headkv-eval, whose prompts are asked at the end")
     p.add_argument("--table", default="1024:32,4096:32", help="length:documents of the evaluation after a stage, and of that in training's own words")
     p.add_argument("--last-table", default="1024:64,4096:64,8192:32,16384:16", help="length:documents of the last evaluation")
     return p.parse_args()
@@ -105,8 +106,8 @@ def main():
     torch.set_float32_matmul_precision("high")
     torch._dynamo.config.cache_size_limit = 64
     tok = Tokenizer.from_file(f"{a.tokenizer}/tokenizer.json")
-    prose, verses = corpus.prose(), corpus.book(a.book)
-    filler, words, sentences = corpus.tokens(tok, prose, verses), corpus.words(prose + verses), corpus.sentences(prose + verses)
+    prose, verses, pages = corpus.prose(), corpus.book(a.book), corpus.books(a.books)
+    filler, words, sentences = corpus.tokens(tok, prose, verses, pages), corpus.words(prose + verses), corpus.sentences(prose + verses)
     babi = json.load(open(a.babi))
     say("filler tokens", [len(x[0]) for x in filler], "words", len(words), "sentences", len(sentences), vars(a))
     make = lambda seed, held=False: Documents(tok, filler, words, sentences, babi, seed, held)
@@ -160,8 +161,8 @@ def main():
         if used < end:
             return say("leg ends; the same command goes on")
         table(model, held, *columns(a.last_table if last else a.table), f"stage {i}, lengths {lengths}")
-    if a.asked:
-        asked(model, tok, a.asked)
+    for folder in a.asked:
+        asked(model, tok, folder)
     table(model, make, *columns(a.table), "end, training's own words and templates")
     say("done")
 
