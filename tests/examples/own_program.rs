@@ -11,14 +11,12 @@ use mistralrs_core::{
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let root = headkv_tests::root();
-
     // What HeadKV adds: this, and its scope around the load.
-    let scores = root.join("head_scores/tiny_retrieval.json");
+    let scores = headkv_embedded::score_file("tiny_retrieval.json")?; // or a path of yours
     let hook = HeadKv::new(Compression::headkv(32).with_scores(scores))?;
 
     // What any program that uses mistral.rs does.
-    let model = root.join("models/tiny").to_string_lossy().into_owned();
+    let model = headkv_embedded::model()?.display().to_string(); // or a folder, or a name on the hub
     let config = NormalSpecificConfig::default();
     let loader =
         NormalLoaderBuilder::new(config, None, None, Some(model), false, None).build(None)?;
