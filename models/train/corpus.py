@@ -74,7 +74,8 @@ def words(paragraphs):
 FRAMES = ("The {a} {n} {v} the {n}.|A {n} {v} its {n} and the {n} {v}.|When the {n} {v}, every {n} {v} the {a} {n}.|Did the {n} ever {v} a {a} {n}?"
           "|Between the {n} and the {n} a {a} {n} {v}.|\"{A} {n},\" the {n} {v}, \"{v} the {n}.\"|It {v} {d}, and the {n} was {a}.|{D}, the {n} of the {n} {v} {d}."
           "|There were {a} {n}s near the {n}, which {v} {d}.|Neither the {n} nor the {a} {n} {v}.|Some {n}s {v}; others {v} the {n}.|If the {n} {v} {d}, the {n} {v}."
-          "|No {n} knew that the {a} {n} had {v} a {n}.|{A} and {a}, the {n} {v} {d}.|So the {n} {v} what the {n} {v}.|They {v} the {n} because a {n} was too {a}.").split("|")
+          "|Had the {a} {n} really {v} the {n} {d}?|Why had the {n} {v}?|Who {v} the {n} while every {n} {v}?|What is the {n} of the {a} {n}?"
+          "|Where was the {n} that the {n} {v}?|Which {n} {v} the {n}, and which the {a} {n}?|No {n} knew that the {a} {n} had {v} a {n}.|{A} and {a}, the {n} {v} {d}.|So the {n} {v} what the {n} {v}.|They {v} the {n} because a {n} was too {a}.").split("|")
 
 
 def invented(words, rng, paragraphs):
