@@ -24,6 +24,7 @@ mod hostile_models;
 mod hub;
 mod import_order;
 mod isolation;
+mod licences;
 mod links;
 mod longbench;
 mod metrics;
