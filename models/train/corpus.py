@@ -1,8 +1,8 @@
 """Filler text: English prose of Python's own documentation, a book, and generated sentences.
 
 Source: the docstrings and `pydoc_data.topics` of the running Python (PSF-2.0), of numpy and torch (BSD-3-Clause), of which
-only paragraphs of plain prose stay; novels and speeches in the lines of print (`books.py`); and the King James Bible (1611, public domain), as Debian's package bible-kjv prints it:
-`echo | bible -f gen1:1-rev22:21 > kjv.txt`.
+only paragraphs of plain prose stay; novels and speeches in the lines of print (`books.py`); and the King James Bible (1611, public
+domain), as Debian's package bible-kjv prints it: `echo | bible -f gen1:1-rev22:21 > kjv.txt`.
 """
 import ast
 import glob
@@ -98,8 +98,8 @@ def kind(word):
     return next((end for end in ("ing", "ed", "ly", "s") if word.endswith(end)), "")
 
 
-def retold(paragraphs, words, common, rng):
-    """Paragraphs of books in which every word that is not common is another one, of the few dozens that a text of twelve paragraphs
+def retold(paragraphs, words, kept, rng):
+    """Paragraphs of books in which every word that is not `kept` is another one, of the few dozens that a text of twelve paragraphs
     has: sentences of all forms, and words that come again and again."""
     by_kind = {}
     for w in words:
@@ -110,7 +110,7 @@ def retold(paragraphs, words, common, rng):
             known = {k: [ws[j] for j in rng.integers(len(ws), size=30 if k == "" else 10)] for k, ws in by_kind.items()}
         def other(m):
             w = m.group().lower()
-            if w in common:
+            if w in kept:
                 return m.group()
             w = known[kind(w)][rng.integers(len(known[kind(w)]))]
             return w.capitalize() if m.group()[0].isupper() else w
@@ -119,6 +119,7 @@ def retold(paragraphs, words, common, rng):
 
 
 def common(paragraphs, n=180):
+    """The most frequent words: those that make a sentence's form."""
     c = Counter(w for p in paragraphs for w in re.findall(r"\b[a-z]{3,}\b", p))
     return {w for w, _ in c.most_common(n)}
 
@@ -144,11 +145,12 @@ def printed(paragraphs, rng):
 SHARES = dict(prose=.14, verses=.08, synthetic=.06, invented=.2, books=.27, retold=.25)
 
 
-def tokens(tok, paragraphs, verses, pages):
-    """-> [(ids, sentence ends)] of prose, of the Bible, of generated sentences, of invented ones, of books and of books retold, as in `SHARES`."""
+def tokens(tok, paragraphs, verses, pages, vocabulary):
+    """-> [(ids, sentence ends)] of prose, of the Bible, of generated sentences, of invented ones, of books and of books retold, in the
+    order of `SHARES`."""
     r = np.random.default_rng(1)
     order = sorted(paragraphs, key=lambda p: zlib.crc32(p.encode()))
-    out, vocabulary = [], words(paragraphs + verses)
+    out = []
     for texts in ([" " + wrapped(p, r) for p in order], [" " + wrapped(v, r) for v in verses], [synthetic_sentence(r) for _ in range(60000)],
                   invented(vocabulary, r, 20000), printed(pages, r), retold(pages, vocabulary, common(pages), r)):
         ids = np.concatenate([np.array(e.ids, np.int64) for e in tok.encode_batch(texts, add_special_tokens=False)])

@@ -107,7 +107,8 @@ def main():
     torch._dynamo.config.cache_size_limit = 64
     tok = Tokenizer.from_file(f"{a.tokenizer}/tokenizer.json")
     prose, verses, pages = corpus.prose(), corpus.book(a.book), corpus.books(a.books)
-    filler, words, sentences = corpus.tokens(tok, prose, verses, pages), corpus.words(prose + verses), corpus.sentences(prose + verses)
+    words, sentences = corpus.words(prose + verses), corpus.sentences(prose + verses)
+    filler = corpus.tokens(tok, prose, verses, pages, words)
     babi = json.load(open(a.babi))
     say("filler tokens", [len(x[0]) for x in filler], "words", len(words), "sentences", len(sentences), vars(a))
     make = lambda seed, held=False: Documents(tok, filler, words, sentences, babi, seed, held)

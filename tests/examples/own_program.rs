@@ -1,6 +1,8 @@
 //! HeadKV in a mistral.rs program of one's own: load the model in the hook's scope, then use it as always.
 //!
 //! cargo run --release -p headkv-tests --example own_program
+//!
+//! Elsewhere, beside the README's lines of Cargo.toml: headkv-embedded from this repository, anyhow, candle-core, mistralrs-core, tokio.
 
 use headkv_plugin::{Compression, HeadKv, hook::Model};
 use mistralrs_core::{

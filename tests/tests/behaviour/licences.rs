@@ -1,4 +1,5 @@
-//! Every dependency has a licence that deny.toml allows, and comes from crates-io. `cargo deny` says more where it is installed.
+//! Every dependency has a licence that deny.toml allows, and comes from a registry. `cargo deny` says more where it is installed:
+//! which registry, and what is known against a version.
 
 use std::{collections::HashSet, fs, process::Command};
 
