@@ -56,8 +56,8 @@ fn wrong_input_is_named_and_nothing_is_written() {
         &["capacity 8", "window of 8"],
     );
     refuses(&["needle", "--beta", "0.9"], &["beta 0.9"]);
-    refuses(&["needle", "--lengths", "9000"], &["9000", "8192"]);
-    refuses(&["needle", "--lengths", "8180"], &["8192"]);
+    refuses(&["needle", "--lengths", "17000"], &["17000", "16384"]);
+    refuses(&["needle", "--lengths", "16370"], &["16384"]);
     refuses(&["needle", "--lengths", "10"], &["needle"]);
     refuses(&["needle", "--depths", "120"], &["120"]);
     refuses(&["needle", "--method", "snapvk"], &["snapvk", "snapkv"]);

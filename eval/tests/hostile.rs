@@ -219,7 +219,7 @@ fn counts_that_nobody_waits_for_are_refused_at_once() {
     let most = usize::MAX.to_string();
     for (args, part) in [
         (&["needle", "--lengths", &most][..], "lower --samples"),
-        (&["needle", "--lengths=10000000"], "8192"),
+        (&["needle", "--lengths=10000000"], "16384"),
         (&["ruler", "--lengths", &most], "lower"),
         (
             &["needle", "--draws=1000000000000"],
@@ -303,7 +303,7 @@ fn a_benchmark_of_speed_has_figures() {
     for (args, part) in [
         (&["bench", "--decode=1"][..], "--decode 1"),
         (&["bench", "--decode=100000"], "lower --lengths or --decode"),
-        (&["bench", "--lengths=9000"], "9000"),
+        (&["bench", "--lengths=17000"], "17000"),
     ] {
         refused(args, &[part]);
     }

@@ -83,14 +83,14 @@ fn an_input_limit_beyond_the_context_is_refused() {
     let (data, out) = (longbench(), tempfile::tempdir().unwrap());
     let data = data.path().to_str().unwrap();
     let output = run(
-        &["longbench", "--data", data, "--max-input", "8190"],
+        &["longbench", "--data", data, "--max-input", "16380"],
         out.path(),
     );
     let message = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{message}");
     assert_eq!(message.trim().lines().count(), 1, "{message}");
     assert!(
-        message.contains("8190") && message.contains("8192"),
+        message.contains("16380") && message.contains("16384"),
         "{message}"
     );
     assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0);

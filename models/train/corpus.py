@@ -8,6 +8,7 @@ import ast
 import glob
 import multiprocessing
 import os
+import pickle
 import re
 import textwrap
 import zlib
@@ -142,17 +143,35 @@ def printed(paragraphs, rng):
     return out
 
 
-SHARES = dict(prose=.14, verses=.08, synthetic=.06, invented=.2, books=.27, retold=.25)
+def village(path):
+    """Paragraphs, with the breaks between them: the text that headkv-eval hides needles in, of another seed than its tests'
+    (`cargo run --release -p headkv-haystack --example filler -- 1000003 12000000 > village.txt`)."""
+    return open(path, encoding="utf8").read().splitlines(keepends=True)
 
 
-def tokens(tok, paragraphs, verses, pages, vocabulary):
-    """-> [(ids, sentence ends)] of prose, of the Bible, of generated sentences, of invented ones, of books and of books retold, in the
-    order of `SHARES`."""
+SHARES = dict(prose=.12, verses=.06, synthetic=.04, invented=.16, books=.24, retold=.2, village=.18)
+
+
+def tokens(tok, paragraphs, verses, pages, vocabulary, villages):
+    """-> [(ids, sentence ends)] of prose, of the Bible, of generated sentences, of invented ones, of books, of books retold and of
+    headkv-eval's filler, in the order of `SHARES`."""
     r = np.random.default_rng(1)
     order = sorted(paragraphs, key=lambda p: zlib.crc32(p.encode()))
     out = []
     for texts in ([" " + wrapped(p, r) for p in order], [" " + wrapped(v, r) for v in verses], [synthetic_sentence(r) for _ in range(60000)],
-                  invented(vocabulary, r, 20000), printed(pages, r), retold(pages, vocabulary, common(pages), r)):
+                  invented(vocabulary, r, 20000), printed(pages, r), retold(pages, vocabulary, common(pages), r), villages):
         ids = np.concatenate([np.array(e.ids, np.int64) for e in tok.encode_batch(texts, add_special_tokens=False)])
-        out.append((ids, np.flatnonzero(ids == tok.token_to_id(".")) + 1))
+        out.append((ids.astype(np.uint16), np.flatnonzero(ids == tok.token_to_id(".")) + 1))
     return out
+
+
+def load(tok, book_path, books_folder, village_path, cache):
+    """-> filler of all kinds, words, sentences; made once and kept in the file `cache`, if there is one."""
+    if cache and os.path.exists(cache):
+        return pickle.load(open(cache, "rb"))
+    paragraphs, verses = prose(), book(book_path)
+    vocabulary = words(paragraphs + verses)
+    made = tokens(tok, paragraphs, verses, books(books_folder), vocabulary, village(village_path)), vocabulary, sentences(paragraphs + verses)
+    if cache:
+        pickle.dump(made, open(cache, "wb"))
+    return made

@@ -28,8 +28,8 @@ def split_words(words, held_out):
 
 
 class Tasks(base.Tasks):
-    WEIGHTS = dict(best_thing=1.5, needle=9, several_keys=7, multi_value=3, variables=2, statement=2.5, quote=1.5,
-                   magic=2, compare_near=1.5, compare_far=1.5, older=2, order=.5, friend=2, three_hops=2,
+    WEIGHTS = dict(best_thing=1.5, needle=9, several_keys=7, multi_value=3.5, variables=2, statement=2.5, quote=1.5,
+                   magic=4, compare_near=1.5, compare_far=1.5, older=2, order=.5, friend=2, three_hops=2,
                    babi1=1.5, babi2=3, babi3=4.5, babi4=.7, babi5=.7, count=1.5, unknown=.25, chat=1.5)
     FAMILIES = list(WEIGHTS)
 
@@ -161,21 +161,29 @@ class Tasks(base.Tasks):
         return facts, [(self.asks(ask, self.keyed(self.attribute(), nobody)), UNKNOWN)] + qa[:2]
 
     def number(self):
-        return templates.numbered(self.r) if not self.held_out and self.r.random() < .5 else self.pick(templates.MAGIC)
+        return templates.numbered(self.r, self.word) if not self.held_out and self.r.random() < .5 else self.pick(templates.MAGIC)
+
+    def numbered(self, n):
+        """At most n keys of numbers; half of the sets share their words, so that neither decides alone."""
+        key = lambda: self.rwords(1, 2)
+        if self.r.random() < .5:
+            one, two = ([self.word() for _ in range(self.between(2, 4))] for _ in range(2))
+            key = lambda: self.pick(one) + " " + self.pick(two)
+        return list(dict.fromkeys(key() for _ in range(n)))
 
     def magic(self):
         facts, qa, fact = [], [], self.number()
         w = dict(w=self.rwords(1, 1), w2=self.rwords(1, 1))
-        for k in dict.fromkeys(self.rwords(1, 2) for _ in range(self.between(1, 5))):
+        for k in self.numbered(self.between(1, 6)):
             v = self.digits(5, 7)
-            facts.append(fact.format(k=k, K=self.upper(k), v=v, **w))
+            facts.append(self.opened(templates.OPENINGS, fact.format(k=k, K=self.upper(k), v=v, **w)))
             qa.append((self.asks(templates.MAGIC_ASKED, dict(k=k, **w)), v + "."))
         return facts, self.pick(qa, 3)
 
     def multi_value(self):
         qa, order, fact = [], [], self.number()
         w = dict(w=self.rwords(1, 1), w2=self.rwords(1, 1))
-        for k in dict.fromkeys(self.rwords(1, 2) for _ in range(self.between(1, 3))):
+        for k in self.numbered(self.between(1, 3)):
             order += [(k, self.digits(5, 7)) for _ in range(self.between(2, 4))]
             qa.append((self.asks(templates.VALUES_ASKED, dict(k=k, **w)), k))
         order = self.pick(order, len(order))

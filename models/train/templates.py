@@ -13,9 +13,12 @@ import numpy as np
 PATTERNS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../haystack/patterns/held_out")
 
 # A fact of a thing: who has what, then how that is said. "the {a} of {e} is {v}" by itself belongs to the tests.
-VERBS = "is|was|is now|remains|became|reads|is said to be|turned out to be|is still|has always been|will be|equals|is simply|seems to be|is none other than".split("|")
-TESTS = "The {a} of {e} is {v}."  # the most usual wording of all; its verb stands with other subjects, or what follows "is" is never a value
+VERBS = "is|is|is|was|is now|remains|became|reads|is said to be|turned out to be|is still|has always been|will be|equals|is simply|seems to be|is none other than".split("|")
+TESTS = "The {a} of {e} is {v}."  # the most usual wording of all; its parts stand in others, or the model learns that it never is a fact
 SUBJECTS = "the {a} of {e}|{e}'s {a}|the {a} that belongs to {e}|the {a} used by {e}|the {a} given to {e}|the only {a} of {e}|the current {a} for {e}|the {a} assigned to {e}|the {a} {e} chose".split("|")
+SUBJECTS += [f"{one} {{a}} of {{e}}" for one in "this|that|our|their|his|her|its|my|a|one|some|every|each|another|no other|either".split("|")]
+# What may follow a fact's value.
+AFTER = ", they say| and nothing else|, as {r} said|, if I am right|, by the way| again|, says {r}| with {r}|, not {r}| because of {r}|, after all| near {r}|, or so".split("|")
 ATTRIBUTE = ("Remember that {e} has the {a} {v}.|For {e} the {a} is: {v}.|{E} has {v} as {a}.|As the {a} of {e} they chose {v}."
              "|They changed the {a} of {e} to {v}.|In the register {e} is listed with the {a} {v}.|When asked for the {a}, {e} answers {v}."
              "|A note says that the {a} of {e} is {v}.|It was decided that {e} gets the {a} {v}.|My notes on {e}: the {a} is {v}.|One {a} of {e} is: {v}."
@@ -32,12 +35,15 @@ QUESTION_OPENINGS = "Please, |I forgot: |{R}, |{R} {r}, |Now, |One more question
 # What may end a question, before its mark.
 ENDINGS = (" in the text above| that the text mentions| as it was written down|, one way or another|, please| according to what you read| in this {r}|"
            ", in whatever order|, near the {r} or elsewhere| among the {r}s| of all that is said").split("|")
-COMMON = set("The Remember For People As They In When A It My One We Nobody Here What Which Tell Name Give Do Look There If Find List Who Of".split())
+COMMON = set("The Remember For People As They In When A It My One We Nobody Here What Which Tell Name Give Do Look There If Find List Who Of This That Our Their His Her Its Some Every Each Another No Either Among".split())
 MAGIC = ("A lucky number of {k} is {v}.|The number that goes with {k} is: {v}.|Among the numbers of {k} is {v}.|{K} got the number {v}."
          "|One of the numbers written on {k} is: {v}.|Of all {w} {w2} numbers, {k} has {v}.|A {w} number of {k} was {v}.|The {w} {w2} number for {k} is: {v}.|One {w} number for {k} is {v}.").split("|")
-NUMBER_SUBJECTS = "one number|a {w} number|a {w} {w2} number|one {w} {w2} number|one of the {w} numbers|one of all {w} {w2} numbers|the next {w} number|another number".split("|")
+NUMBER_SUBJECTS = "one of their {w} {w2} numbers|one of these {w} {w2} numbers|some of the {w} {w2} numbers|this of the {w} {w2} numbers|the first of the {w} {w2} numbers|one number|a {w} number|a {w} {w2} number|one {w} {w2} number|one of the {w} numbers|one of all {w} {w2} numbers|the next {w} number|another number".split("|")
 NUMBER_OWNERS = "for|of|that belongs to|given to|which goes with|near|written on".split("|")
-MAGIC_ASKED = "Which number of {k} does the text mention?|What number goes with {k}?|What is the number for {k}?|Tell me the number of {k} that stands in the text.".split("|")
+MAGIC_ASKED = ("Which number of {k} does the text mention?|What number goes with {k}?|What is the number for {k}?|Tell me the number of {k} that stands in the text."
+               "|Which {w} {w2} number does {k} have?|Which {w} number goes with {k}?|What {w} {w2} number was given to {k}?").split("|")
+MAGIC_ASKED += [f"{head} {what} {owner} {{k}}{'?' if head.split()[0] in ('What', 'Which', 'Do') else '.'}" for head in "What is|Tell me|Name|Give me|Which is|Do you know".split("|")
+                for what in "the {w} number|the {w} {w2} number|that {w} {w2} number|one {w} {w2} number".split("|") for owner in "of|for|that belongs to|given to|with".split("|")]
 VALUES_ASKED = "What are all the {w} {w2} numbers for {k}?|What are all the {w} numbers of {k} that stand in the text?|Which are the {w} {w2} numbers of {k}?|Which {w} {w2} numbers does {k} have?|Give me every {w} number of {k}.|What are the {w} {w2} numbers that belong to {k}?|List every number of {k}.|Which numbers of {k} are mentioned in the text?|What are all the numbers for {k}?|Name all numbers that go with {k}.".split("|")
 VARIABLES_ASKED = ("{which} variables {hold} {v}{end}|{which} variables {hold} the value {v}{end}|{which} variables {hold} the value {v}{end}|Find all variables that are assigned the value {v}.|Which variables have the value {v}?|Name every variable whose value is {v}, itself or through others."
                    "|What variables were given {v}?|List the variables that hold {v}.|Which variables come to {v} in the end?|Who holds {v}, among the variables?").split("|")
@@ -68,8 +74,13 @@ def attribute(rng, word):
     if u < .65:
         return ATTRIBUTE[rng.integers(len(ATTRIBUTE))]
     subject, verb = SUBJECTS[rng.integers(len(SUBJECTS))], VERBS[rng.integers(len(VERBS))]
-    text = begun(f"{subject} {verb} {{v}}.")
-    return attribute(rng, word) if text == TESTS else text
+    text = TESTS if rng.random() < .1 else begun(f"{subject} {verb} {{v}}.")
+    return followed(rng, word, text) if text == TESTS or rng.random() < .1 else text
+
+
+def followed(rng, word, text):
+    """The fact with something after its value that has nothing to do with it."""
+    return text[:-1] + AFTER[rng.integers(len(AFTER))].format(r=word()) + "."
 
 
 def begun(text):
@@ -84,10 +95,11 @@ def variables_asked(rng, value):
     return one(VARIABLES_ASKED).format(which=which, hold=one(HOLD), v=value, end=one(THROUGH) + ("?" if which in ("Which", "What") else "."))
 
 
-def numbered(rng):
+def numbered(rng, word):
     """A wording of a number of a key, of parts."""
     one = lambda texts: texts[rng.integers(len(texts))]
-    return begun(f"{one(NUMBER_SUBJECTS)} {one(NUMBER_OWNERS)} {{k}} {one(VERBS)}{one(['', ':'])} {{v}}.")
+    text = begun(f"{one(NUMBER_SUBJECTS)} {one(NUMBER_OWNERS)} {{k}} {one(VERBS)}{one(['', ':'])} {{v}}.")
+    return followed(rng, word, text) if rng.random() < .1 else text
 
 
 def asked(word):

@@ -1,6 +1,6 @@
 """Trains models/tiny on one GPU, in timed and resumable legs.
 
-    python train.py --tokenizer ../tiny --start ../tiny --state STATE --out OUT --babi PROMPTS.json --book kjv.txt --books BOOKS --seconds 1400 --deadline 560
+    python train.py --tokenizer ../tiny --start ../tiny --state STATE --out OUT --babi PROMPTS.json --book kjv.txt --books BOOKS --village village.txt --seconds 1400 --deadline 560
 
 The whole training takes `--seconds` of a GPU. A leg ends after `--deadline` and writes STATE (weights, optimiser, how far it came); the
 same command goes on from there. Without `--start` the first leg begins with random weights. After every stage the program exports
@@ -80,6 +80,8 @@ def arguments():
     p.add_argument("--babi", required=True, help="babilong's prompts.json")
     p.add_argument("--book", required=True, help="the filler's book: see corpus.py")
     p.add_argument("--books", required=True, help="folder that books.py wrote")
+    p.add_argument("--village", required=True, help="headkv-eval's filler: see corpus.py")
+    p.add_argument("--corpus", help="file that keeps the filler's tokens from leg to leg")
     p.add_argument("--seconds", type=float, required=True, help="of training in all legs, without evaluation and start")
     p.add_argument("--deadline", type=float, default=1e9, help="seconds after which this leg ends")
     p.add_argument("--stages", default="512+1024:.45,512+2048:.35,1024+4096+16384:.2", help="lengths:share of the seconds, ...")
@@ -106,9 +108,7 @@ def main():
     torch.set_float32_matmul_precision("high")
     torch._dynamo.config.cache_size_limit = 64
     tok = Tokenizer.from_file(f"{a.tokenizer}/tokenizer.json")
-    prose, verses, pages = corpus.prose(), corpus.book(a.book), corpus.books(a.books)
-    words, sentences = corpus.words(prose + verses), corpus.sentences(prose + verses)
-    filler = corpus.tokens(tok, prose, verses, pages, words)
+    filler, words, sentences = corpus.load(tok, a.book, a.books, a.village, a.corpus)
     babi = json.load(open(a.babi))
     say("filler tokens", [len(x[0]) for x in filler], "words", len(words), "sentences", len(sentences), vars(a))
     make = lambda seed, held=False: Documents(tok, filler, words, sentences, babi, seed, held)

@@ -116,7 +116,7 @@ fn a_prompt_that_is_too_long_fails_alone() {
             stop: &[],
         };
         match backend.complete(&job) {
-            Err(Failure::Row(why)) => assert!(why.contains("8192"), "{why}"),
+            Err(Failure::Row(why)) => assert!(why.contains("16384"), "{why}"),
             other => panic!("{other:?}"),
         }
     }

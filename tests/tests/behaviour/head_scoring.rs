@@ -224,8 +224,8 @@ fn bad_input_is_refused_in_one_line() {
         message.contains("does not fit a context of 10; ask for a longer context"),
         "{message}"
     );
-    let message = score(&["--lengths", "9000", "--draws", "1", "--depths", "0"]);
-    assert!(message.contains("8192"), "{message}");
+    let message = score(&["--lengths", "17000", "--draws", "1", "--depths", "0"]);
+    assert!(message.contains("16384"), "{message}");
     let message = score(&["--depths", "0,101"]);
     assert!(
         message.contains("depth 101 is outside 0 to 100"),

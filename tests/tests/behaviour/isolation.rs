@@ -123,11 +123,11 @@ fn failures_stay_with_their_request() {
         // All prompts have one length, so that they run in one pass; one is too long for the model.
         let mut requests: Vec<Request> = healthy.map(ask).to_vec();
         requests.insert(3, ask(first));
-        requests.push(Request::new(vec![300; 9_000], 12));
+        requests.push(Request::new(vec![300; 17_000], 12));
         let mut answers = engine.generate_each(&requests);
         let too_long = answers.pop().unwrap().unwrap_err().to_string();
         assert!(
-            too_long.contains("9000") || too_long.contains("9,000"),
+            too_long.contains("17000") || too_long.contains("17,000"),
             "{too_long}"
         );
         let error = answers.remove(3).unwrap_err().to_string();

@@ -96,7 +96,7 @@ fn batches_and_pieces_answer_as_a_prompt_alone() {
 #[test]
 fn a_prompt_that_leaves_no_room_to_say_it_again_ends_alone() {
     let engine = tiny_engine(|_| ());
-    let long: Vec<u32> = text(&engine, 5, 40_000);
+    let long: Vec<u32> = text(&engine, 5, 80_000);
     let long = long[..engine.context() - 12].to_vec();
     let short = text(&engine, 6, 1_000);
     let answers = engine.generate_each(&[

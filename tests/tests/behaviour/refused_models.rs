@@ -126,11 +126,11 @@ fn damaged_files() {
 fn prompts_longer_than_the_context() {
     let engine = load(&headkv_tests::tiny()).unwrap();
     let message = engine
-        .generate(&[Request::new(vec![300; 8190], 8)])
+        .generate(&[Request::new(vec![300; 16380], 8)])
         .unwrap_err()
         .to_string();
     assert!(
-        message.contains("8190") && message.contains("8192"),
+        message.contains("16380") && message.contains("16384"),
         "{message}"
     );
 }

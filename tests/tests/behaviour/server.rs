@@ -313,7 +313,7 @@ fn errors_have_their_status() {
             "n",
         ),
         (
-            json!({"messages": user, "max_tokens": 9000}),
+            json!({"messages": user, "max_tokens": 17000}),
             400,
             "context_length_exceeded",
             "messages",
@@ -365,7 +365,7 @@ fn errors_have_their_status() {
 
 #[test]
 fn the_prompt_is_what_is_too_long() {
-    let reply = ask("/v1/completions", json!({"prompt": "a ".repeat(9000)}));
+    let reply = ask("/v1/completions", json!({"prompt": "a ".repeat(17000)}));
     assert_eq!(
         (reply.status, reply.json()["error"]["code"].as_str()),
         (400, Some("context_length_exceeded"))
