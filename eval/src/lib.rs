@@ -12,6 +12,8 @@
 pub mod bench;
 #[cfg(feature = "engine")]
 pub mod cli;
+#[cfg(feature = "engine")]
+mod commit;
 pub mod datasets;
 pub mod endpoint;
 #[cfg(feature = "engine")]

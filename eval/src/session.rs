@@ -1,7 +1,7 @@
 //! A whole run: the grid's models are loaded one after the other, every prompt is answered, and reports are written.
 
 use crate::{
-    Backend, Error, Row, Sample, Variant,
+    Backend, Error, Row, Sample, Variant, commit,
     datasets::{ChatTemplate, Target},
     endpoint::{self, Endpoint, Key},
     engine::{self, InProcess, Outline, Scores},
@@ -397,6 +397,7 @@ impl Session<'_> {
             date: Some(jiff::Timestamp::now().strftime("%Y-%m-%d").to_string()),
             device,
             version: row::version(),
+            commit: commit::commit().map(str::to_owned),
         })
     }
 }

@@ -49,6 +49,9 @@ pub struct Run {
     pub device: String,
     /// The version of the results, as rows have it.
     pub version: String,
+    /// The commit that the program was built from, where that is known.
+    #[serde(default)]
+    pub commit: Option<String>,
     /// The processor and its threads, and the GPU; of an endpoint nobody knows.
     #[serde(default)]
     pub machine: Option<String>,
@@ -477,6 +480,7 @@ mod tests {
             settings: "models = []".into(),
             device: "cpu".into(),
             version: "1".into(),
+            commit: Some("7c96e70".into()),
             machine: Some("a chip, 2 threads".into()),
             date: Some("2026-01-01".into()),
         };

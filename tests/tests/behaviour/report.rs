@@ -50,6 +50,7 @@ fn results() -> Results {
             settings: "[needle]\nseed = 7".into(),
             device: "cuda:1".into(),
             version: "2".into(),
+            commit: Some("7c96e70".into()),
             machine: Some("a chip, 2 threads".into()),
             date: Some("2026-01-01".into()),
         }],
@@ -224,7 +225,8 @@ fn the_page_shows_everything_and_needs_nothing_else() {
         "headkv-eval run grid.toml",
         "models = [&#x27;tiny&#x27;] # mine",
         "seed = 7",
-        "cuda:1",
+        "cuda:1, version 2, commit 7c96e70",
+        "a chip, 2 threads; 2026-01-01",
         "digest of good",
         "<code>abc</code>",
     ] {
