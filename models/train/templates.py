@@ -126,10 +126,11 @@ WORD, WORDS = r"\S+", r"\S+(?: \S+){0,2}"
 BLANKS = {"{w}": WORD, "{w2}": WORD, "{v}": ".+", "{V}": ".+"}  # the others have three words at most
 
 
-def made(text):
-    """All that a wording may become."""
-    parts = re.split(r"(\{[^}]*\})", text)
-    return re.compile("".join(BLANKS.get(part, WORDS) if part.startswith("{") else re.escape(part) for part in parts), re.IGNORECASE)
+def made(text, endings=()):
+    """All that a wording may become; one of `endings` may stand before its mark. What follows a value (`AFTER`) is in {v}."""
+    def able(text):
+        return "".join(BLANKS.get(part, WORDS) if part.startswith("{") else re.escape(part) for part in re.split(r"(\{[^}]*\})", text))
+    return re.compile(able(text[:-1]) + f"(?:{'|'.join(map(able, endings))})?" + able(text[-1]), re.IGNORECASE)
 
 
 def check():
@@ -139,7 +140,8 @@ def check():
     spoken = [t.replace("{W}", who).replace("{w}", who) for t in STATEMENT + STATEMENT_ASKED for who in SPEAKER]
     keyed = [t for s in SUBJECTS for v in VERBS if (t := begun(f"{s} {v} {{v}}.")) != TESTS]
     numbers = [f"{s} {o} {{k}} {v}{colon} {{v}}." for s in NUMBER_SUBJECTS for o in NUMBER_OWNERS for v in VERBS for colon in ("", ":")]
-    seen = [(t, made(t)) for t in spoken + keyed + numbers + ATTRIBUTE + ATTRIBUTE_ASKED + MAGIC + MAGIC_ASKED + VALUES_ASKED]
+    questions = ATTRIBUTE_ASKED + MAGIC_ASKED + VALUES_ASKED
+    seen = [(t, made(t)) for t in spoken + keyed + numbers + ATTRIBUTE + MAGIC] + [(t, made(t, ENDINGS)) for t in questions]
     rng = np.random.default_rng(1)
     for family, variables, patterns in held_out():
         for pattern in patterns if family != "two-hops" else []:

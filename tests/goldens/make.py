@@ -3,7 +3,7 @@
 
 A second implementation of the rules, in double precision and without a line of the Rust one: HeadKV (arXiv 2410.19258,
 section 3.3), SnapKV (arXiv 2404.14469), PyramidKV (arXiv 2406.02069) and Ada-KV (arXiv 2407.11550), rounded as the
-original program rounds. Inputs are two score files (heads_*.json, of an earlier embedded model) and random numbers; the form is that of the
+original program rounds. Inputs are two score files of the first embedded model (tiny_*.json) and random numbers; the form is that of the
 original's own outputs, which tests/tests/behaviour/parity.rs reads where they are present.
 
     python3 tests/goldens/make.py
@@ -22,7 +22,7 @@ LAYERS, HEADS = 8, 8
 def head_scores(choice):
     """A mean per layer and head."""
     kind = {"copy": "retrieval", "reason": "reasoning"}[choice]
-    lists = json.loads((HERE / f"heads_{kind}.json").read_text())
+    lists = json.loads((HERE / f"tiny_{kind}.json").read_text())
     heads = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]
     return [sum(lists[f"{l}-{h}"]) / len(lists[f"{l}-{h}"]) for l, h in heads]
 

@@ -34,16 +34,13 @@ fn folders() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Head scores of the goldens' own model (an earlier embedded one, "tiny") or of one of the original's, or a visible note that a case is skipped.
+/// Head scores of the first embedded model, which the goldens are of, or of one of the original's, or a visible note that a
+/// case is skipped.
 fn scores(model: &str, choice: &str) -> Option<HeadScores> {
     if model == "tiny" {
-        let kind = if choice == "reason" {
-            "reasoning"
-        } else {
-            "retrieval"
-        };
-        let file = format!("tests/goldens/heads_{kind}.json");
-        return Some(HeadScores::read(&headkv_tests::root().join(file)).unwrap());
+        let kind = choice.parse().unwrap();
+        let folder = headkv_tests::root().join("tests/goldens");
+        return Some(HeadScores::read(&HeadScores::path(&folder, model, kind)).unwrap());
     }
     let kind = if choice == "reason" {
         "retrieval_reasoning"
