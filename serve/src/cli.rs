@@ -130,6 +130,16 @@ struct Cli {
     /// The largest body of a request
     #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = size::bytes, help_heading = "Endpoint")]
     max_body: usize,
+    /// Seconds that a client may take to send a request's headers, and may leave a connection unused; more than a proxy
+    /// before it keeps unused ones
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 75,
+        value_parser = clap::value_parser!(u64).range(1..),
+        help_heading = "Endpoint"
+    )]
+    header_seconds: u64,
     /// Seconds that running requests have to finish after SIGTERM
     #[arg(
         long,
@@ -266,6 +276,7 @@ fn settings(cli: Cli) -> Result<Options> {
         step_tokens: cli.step_tokens,
         default_max_tokens: cli.default_max_tokens,
         max_body: cli.max_body,
+        headers: Duration::from_secs(cli.header_seconds),
         drain: Duration::from_secs(cli.drain_seconds),
         api_key_file: cli.api_key_file,
         log,

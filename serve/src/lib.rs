@@ -16,6 +16,7 @@ mod auth;
 mod choice;
 pub mod cli;
 mod compression;
+mod connections;
 #[cfg(test)]
 mod damage;
 mod error;

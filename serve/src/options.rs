@@ -40,6 +40,8 @@ pub struct Options {
     pub default_max_tokens: usize,
     /// The largest body of a request, in bytes.
     pub max_body: usize,
+    /// How long a client may take to send a request's headers, or leave a connection unused.
+    pub headers: Duration,
     /// How long running requests may take to finish once the server is to end.
     pub drain: Duration,
     /// The file with the keys, one a line.
@@ -85,6 +87,7 @@ impl Options {
             step_tokens: 4096,
             default_max_tokens: 1024,
             max_body: 16 << 20,
+            headers: Duration::from_secs(75),
             drain: Duration::from_secs(30),
             api_key_file: None,
             log: Log::Off,

@@ -4,6 +4,7 @@ use crate::{
     access_log::{self, AccessLog},
     admission::{Admission, Limits, Need},
     auth::{self, Keys},
+    connections,
     error::ApiError,
     health,
     metrics::Metrics,
@@ -248,15 +249,13 @@ async fn serve(listener: TcpListener, app: Arc<App>, mut stop: watch::Receiver<b
         }
     };
     let (begun, mut end) = watch::channel(false);
-    let router = router(app.clone());
-    let serving = tokio::spawn(async move {
-        let finished = async move {
-            // An error is the sender's end, which is an end as well.
-            let _ = end.wait_for(|end| *end).await;
-        };
-        let served = axum::serve(listener, router).with_graceful_shutdown(finished);
-        let _ = served.await;
-    });
+    let finished = async move {
+        // An error is the sender's end, which is an end as well.
+        let _ = end.wait_for(|end| *end).await;
+    };
+    let headers = app.options.headers;
+    let serving = connections::serve(listener, router(app.clone()), headers, finished);
+    let serving = tokio::spawn(serving);
     ending.await;
     let idle = async {
         // New requests are still answered, with 503, until the last running one has ended.
