@@ -9,6 +9,7 @@ use crate::{
     logprobs::{TokenLogprob, Watcher},
     request::Common,
     running::{Entry, Progress},
+    seed::Seed,
     state::App,
 };
 use futures::{Stream, StreamExt, stream::SelectAll};
@@ -191,6 +192,7 @@ pub async fn start(
             let watcher = prompt.logprobs.map(|top| Arc::new(Watcher::new(top)));
             let mut watching: Vec<Arc<dyn CustomLogitsProcessor>> = vec![Arc::<Finite>::default()];
             watching.extend(watcher.clone().map(|watcher| watcher as _));
+            watching.extend(common.seed.map(|seed| Arc::new(Seed::new(seed, n)) as _));
             request.logits_processors = Some(watching);
             let configured = match &own {
                 None => None,

@@ -32,6 +32,7 @@ mod request;
 mod routes;
 mod running;
 mod scores;
+mod seed;
 mod served;
 mod server;
 mod shutdown;

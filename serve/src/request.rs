@@ -42,6 +42,8 @@ pub struct Common {
     pub stops: Vec<String>,
     /// The most tokens of an answer.
     pub max_tokens: Option<usize>,
+    /// What its random numbers begin with.
+    pub seed: Option<u64>,
     /// The request's own compression.
     pub headkv: Option<Value>,
 }
@@ -152,6 +154,7 @@ impl Common {
             n: count(fields, "n", 1)?.unwrap_or(1),
             stops: stops(fields)?,
             max_tokens: newer.or(older),
+            seed: seed(fields)?,
             headkv: fields.remove("headkv"),
         })
     }
@@ -224,6 +227,19 @@ pub fn count(fields: &mut Fields, name: &str, least: u64) -> Result<Option<usize
     }
 }
 
+/// A seed is any whole number; negative ones count from the end.
+fn seed(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
+    let Some(value) = fields.remove("seed") else {
+        return Ok(None);
+    };
+    let negative = value.as_i64().map(i64::cast_unsigned);
+    let seed = value.as_u64().or(negative).ok_or_else(|| {
+        let why = format!("seed is {value}; it must be a whole number of up to 64 bits");
+        ApiError::parameter("seed", why)
+    })?;
+    Ok(Some(seed))
+}
+
 fn stops(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
     let wrong = || ApiError::parameter("stop", "stop must be a string, or up to 16 of them");
     match fields.remove("stop") {
@@ -264,7 +280,10 @@ mod tests {
         assert_eq!((common.n, common.stream), (1, false));
         assert_eq!(common.stops, ["x"]);
         let both = take(json!({"max_tokens": 5, "max_completion_tokens": 7})).unwrap();
-        assert_eq!(both.max_tokens, Some(7));
+        assert_eq!((both.max_tokens, both.seed), (Some(7), None));
+        let seed = |value: Value| take(json!({"seed": value})).unwrap().seed;
+        assert_eq!(seed(json!(u64::MAX)), seed(json!(-1)));
+        assert_eq!(seed(json!(3)), Some(3));
     }
 
     #[test]
@@ -278,6 +297,8 @@ mod tests {
             (json!({"max_tokens": -1}), "max_tokens"),
             (json!({"max_tokens": 0}), "max_tokens"),
             (json!({"stop": [1]}), "stop"),
+            (json!({"seed": 1.5}), "seed"),
+            (json!({"seed": "x"}), "seed"),
             (json!({"stream": "yes"}), "stream"),
             (json!({"stream_options": 1}), "stream_options"),
             (json!({"logit_bias": {"1": 10}}), "logit_bias"),

@@ -21,7 +21,10 @@ mod host;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Result, Tensor, D};
-use rand::distr::{Distribution, Uniform};
+use rand::{
+    distr::{Distribution, Uniform},
+    SeedableRng,
+};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use super::{Logprobs, Sampler as UpstreamSampler};
@@ -35,6 +38,15 @@ pub use super::Sampler;
 pub use rand_isaac::Isaac64Rng;
 
 pub use certain::{certain, Top};
+pub(crate) use host::draw;
+
+/// Random numbers that sequences draw with.
+pub type Generator = Arc<Mutex<Isaac64Rng>>;
+
+/// Random numbers that a seed determines.
+pub fn seeded(seed: u64) -> Generator {
+    Arc::new(Mutex::new(Isaac64Rng::seed_from_u64(seed)))
+}
 
 /// How a plain sampler draws.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -85,6 +97,11 @@ impl UpstreamSampler {
         })
     }
 
+    /// Random numbers of the sequence's own, if a processor has some.
+    pub(crate) fn generator(&self) -> Option<Generator> {
+        self.logits_processors.iter().find_map(|p| p.generator())
+    }
+
     /// Tells the processors which token was taken.
     pub(crate) fn taken(&self, token: u32) {
         for processor in &self.logits_processors {
@@ -109,7 +126,7 @@ pub(crate) fn bring(
     result: ForwardInputsResult,
     seqs: &mut [&mut Sequence],
     order: &[usize],
-    rng: &Mutex<Isaac64Rng>,
+    shared: &Generator,
 ) -> Result<ForwardInputsResult> {
     let ForwardInputsResult::CausalGeneration { logits } = &result else {
         return Ok(result);
@@ -119,7 +136,13 @@ pub(crate) fn bring(
     }
     let rules: Option<Vec<Rule>> = order.iter().map(|&seq| plain(seqs[seq])).collect();
     let drawn = match rules {
-        Some(rules) => on_device(logits, &rules, rng)?,
+        Some(rules) => {
+            let own = order.iter().map(|&seq| seqs[seq].sampler().generator());
+            let rngs: Vec<_> = own
+                .map(|own| own.unwrap_or_else(|| shared.clone()))
+                .collect();
+            on_device(logits, &rules, &rngs)?
+        }
         None => None,
     };
     let logits = match drawn {
@@ -151,13 +174,13 @@ pub(crate) fn drawn(logits: &Tensor) -> Result<Option<Logprobs>> {
 }
 
 #[cfg(not(feature = "cuda"))]
-fn on_device(_: &Tensor, _: &[Rule], _: &Mutex<Isaac64Rng>) -> Result<Option<Tensor>> {
+fn on_device(_: &Tensor, _: &[Rule], _: &[Generator]) -> Result<Option<Tensor>> {
     Ok(None)
 }
 
 /// Tokens and their log-probabilities' bits; `None` where all rows have to come to the host.
 #[cfg(feature = "cuda")]
-fn on_device(logits: &Tensor, rules: &[Rule], rng: &Mutex<Isaac64Rng>) -> Result<Option<Tensor>> {
+fn on_device(logits: &Tensor, rules: &[Rule], rngs: &[Generator]) -> Result<Option<Tensor>> {
     use device::Found;
     use rayon::iter::IndexedParallelIterator;
 
@@ -166,15 +189,13 @@ fn on_device(logits: &Tensor, rules: &[Rule], rng: &Mutex<Isaac64Rng>) -> Result
     };
     // In the batch's order, so that a seed means the same tokens whichever way each row takes.
     let unit = Uniform::new(0f32, 1f32).map_err(candle_core::Error::wrap)?;
-    let draws: Vec<_> = {
+    let draw = |(rule, rng): (&Rule, &Generator)| {
         let mut rng = rng.lock().unwrap_or_else(PoisonError::into_inner);
-        let draw = |rule: &Rule| {
-            let before = rng.clone();
-            let draw = rule.temperature.map_or(0.0, |_| unit.sample(&mut *rng));
-            (before, draw)
-        };
-        rules.iter().map(draw).collect()
+        let before = rng.clone();
+        let draw = rule.temperature.map_or(0.0, |_| unit.sample(&mut *rng));
+        (before, draw)
     };
+    let draws: Vec<_> = rules.iter().zip(rngs).map(draw).collect();
     let vocabulary = logits.dim(D::Minus1)?;
     let mut tokens: Vec<Option<Logprobs>> = found
         .par_iter()
@@ -212,18 +233,4 @@ fn on_device(logits: &Tensor, rules: &[Rule], rng: &Mutex<Isaac64Rng>) -> Result
     let words = tokens.into_iter().flatten();
     let words: Vec<u32> = words.flat_map(|t| [t.token, t.logprob.to_bits()]).collect();
     Tensor::from_vec(words, (rules.len(), 1, 2), &Device::Cpu).map(Some)
-}
-
-impl UpstreamSampler {
-    /// Draws as [`Self::sample`] does, without its sort of the vocabulary and its copies; `None` leaves it to that.
-    pub(crate) fn sample_plain(
-        &self,
-        logits: &Tensor,
-        rng: &Arc<Mutex<Isaac64Rng>>,
-    ) -> Result<Option<Logprobs>> {
-        match self.rule() {
-            Some(rule) => host::draw(logits, &rule, rng).map(Some),
-            None => Ok(None),
-        }
-    }
 }

@@ -215,6 +215,37 @@ fn stop_texts_end_answers_and_are_not_in_them() {
     assert_eq!(cut["choices"][0]["finish_reason"], "stop");
 }
 
+/// A seed says the same again, alone and beside others; another seed and another choice say something else.
+#[test]
+fn a_seed_says_the_same_again() {
+    let ask = |more: Value| {
+        let mut body = json!({"prompt": "The river is near", "max_tokens": 40, "temperature": 1});
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        ask("/v1/completions", body).json()
+    };
+    let text = |answer: &Value, choice: usize| {
+        let text = answer["choices"][choice]["text"].as_str();
+        text.unwrap_or_else(|| panic!("{answer}")).to_owned()
+    };
+    let alone = text(&ask(json!({"seed": 7})), 0);
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| text(&ask(json!({})), 0)))
+            .collect();
+        let both = ask(json!({"seed": 7, "n": 2}));
+        assert_eq!(text(&both, 0), alone);
+        assert_ne!(text(&both, 1), alone);
+        let others: Vec<_> = others.into_iter().map(|one| one.join().unwrap()).collect();
+        assert!(others.iter().any(|other| *other != alone));
+    });
+    // Upstream's own way of sampling, which penalties need, draws with it as well.
+    let penalty = json!({"seed": 7, "presence_penalty": 0.5});
+    assert_eq!(text(&ask(penalty.clone()), 0), text(&ask(penalty), 0));
+    assert_ne!(text(&ask(json!({"seed": -7})), 0), alone);
+}
+
 #[test]
 fn a_schema_is_followed() {
     let schema = json!({

@@ -9,8 +9,8 @@ use rand_isaac::Isaac64Rng;
 use super::{token, Rule};
 use crate::sampler::{argmax_f32, Logprobs, Sampler};
 
-/// Draws from the logits `(vocabulary)` what upstream's sampler would.
-pub(super) fn draw(logits: &Tensor, rule: &Rule, rng: &Arc<Mutex<Isaac64Rng>>) -> Result<Logprobs> {
+/// Draws from the logits `(vocabulary)` what upstream's sampler would, without its sort of the vocabulary and its copies.
+pub(crate) fn draw(logits: &Tensor, rule: &Rule, rng: &Arc<Mutex<Isaac64Rng>>) -> Result<Logprobs> {
     let logits = logits.to_dtype(DType::F32)?;
     let Some(temperature) = rule.temperature else {
         return with_slice(&logits, |logits| {
