@@ -9,20 +9,26 @@ use std::{
 };
 
 /// Kernels, each compiled by itself; `plan.cpp` is plain C++.
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 9] = [
     "decode.cu",
     "window.cu",
+    "drop.cu",
+    "compete.cu",
     "select.cu",
     "prompt.cu",
+    "product.cu",
     HOPPER,
     "plan.cpp",
 ];
 /// Uses instructions that compute capability 9.0 alone has, and is called on such a GPU only.
 const HOPPER: &str = "prompt_hopper.cu";
-const HEADERS: [&str; 5] = [
+const HEADERS: [&str; 8] = [
     "headkv.h",
     "element.cuh",
+    "early.cuh",
     "tile.cuh",
+    "window.cuh",
+    "order.cuh",
     "prompt.cuh",
     "hopper.cuh",
 ];

@@ -3,6 +3,7 @@
 // Each block takes one item of the plan: some tokens of one (sequence, stored head), and every query row that reads
 // them. Its warps keep a partial softmax each (largest logit, sum, weighted values), the block merges them, and the
 // last block of a unit merges the unit's partial results ("flash decoding" with work cut by length, not by head).
+#include "early.cuh"
 #include "headkv.h"
 #include "tile.cuh"
 
@@ -154,6 +155,8 @@ __global__ __launch_bounds__(THREADS, D <= 128 ? 3 : 2) void decode(const __grid
     __shared__ bool last;
     const int tid = threadIdx.x, lane = tid % 32, warp = tid / 32, r = lane / 4, c = lane % 4;
 
+    let_later_kernels_begin();
+    wait_for_earlier_kernels();
     static_assert(sizeof(HeadkvItem) % 16 == 0, "copied in 16-byte words");
     if (tid < sizeof(HeadkvItem) / 16)
         reinterpret_cast<uint4 *>(&item)[tid] = reinterpret_cast<const uint4 *>(a.items + blockIdx.x)[tid];
@@ -298,8 +301,7 @@ struct Launch {
     const HeadkvDecode &a;
     cudaStream_t stream;
     template <typename T, int D> cudaError_t run() const {
-        decode<T, D><<<a.item_count, THREADS, 0, stream>>>(a);
-        return cudaGetLastError();
+        return launch_early<decode<T, D>>(a.item_count, THREADS, stream, a);
     }
 };
 

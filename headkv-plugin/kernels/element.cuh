@@ -25,6 +25,13 @@ template <> __device__ inline uint32_t pack<f16>(float low, float high) {
     return x;
 }
 
+/// The two elements of a register, the lower half first.
+template <typename T> __device__ inline float2 unpack(uint32_t x);
+template <> __device__ inline float2 unpack<bf16>(uint32_t x) {
+    return make_float2(__uint_as_float(x << 16), __uint_as_float(x & 0xffff0000));
+}
+template <> __device__ inline float2 unpack<f16>(uint32_t x) { return __half22float2(reinterpret_cast<const half2 &>(x)); }
+
 /// c += a b, on 16 x 16 and 16 x 8 elements.
 template <typename T>
 __device__ inline void mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1);

@@ -102,13 +102,18 @@ typedef struct {
 
 int32_t headkv_decode(const HeadkvDecode *args, cudaStream_t stream);
 
-/// Ranks the positions before the window by the window's attention (SnapKV, arXiv 2404.14469, section 4).
+/// What a position is worth to a query of the window: its attention (SnapKV, arXiv 2404.14469, section 4), or how far the
+/// query's output moves if the position is dropped, squared.
+enum HeadkvRule { HEADKV_ATTENTION = 0, HEADKV_DROP = 1 };
+
+/// Ranks the positions before the window by what they are worth to the window's queries together.
 typedef struct {
-    /// `(heads, tokens, head_dim)` and `(kv_heads, tokens, head_dim)` of one sequence.
+    /// `(heads, tokens, head_dim)` and `(kv_heads, tokens, head_dim)` of one sequence; v is read by HEADKV_DROP only.
     const void *q;
     const void *k;
-    int64_t q_head, q_token, k_head, k_token;
-    int32_t heads, kv_heads, tokens, head_dim, type;
+    const void *v;
+    int64_t q_head, q_token, k_head, k_token, v_head, v_token;
+    int32_t heads, kv_heads, tokens, head_dim, type, rule;
     int32_t window;
     float scale, softcap;
     /// Query heads that share a set of positions, and whether the largest of their scores counts or the mean.
@@ -124,8 +129,32 @@ typedef struct {
 
 /// Elements from one head's scores to the next's.
 int64_t headkv_score_stride(int32_t tokens);
-size_t headkv_rank_workspace(int32_t heads, int32_t tokens, int32_t window);
+/// Bytes of the workspace; its address and the others are not looked at.
+size_t headkv_rank_workspace(const HeadkvRank *args);
 int32_t headkv_rank(const HeadkvRank *args, cudaStream_t stream);
+
+/// Reduces and pools scores `(heads, stride)` of whatever origin as headkv_rank does its own; of `args` only what says how.
+int32_t headkv_pool(const HeadkvRank *args, const float *values, int64_t stride, cudaStream_t stream);
+
+/// How many positions each head keeps where, beyond each head's `floor` best, `open` more are kept of all heads' together, by
+/// score times the head's weight, which is not negative. Of equal ones the lower head's are better.
+typedef struct {
+    /// `(heads, stride)`, as headkv_rank leaves them.
+    const float *scores;
+    int64_t stride;
+    int32_t heads, candidates;
+    /// By head.
+    const float *weights;
+    /// `floor` is at most `candidates`, and `open` from 1 to what is left.
+    uint32_t floor, open;
+    /// Of headkv_compete_workspace(heads) bytes.
+    void *workspace;
+    /// By head.
+    int32_t *counts;
+} HeadkvCompete;
+
+size_t headkv_compete_workspace(int32_t heads);
+int32_t headkv_compete(const HeadkvCompete *args, cudaStream_t stream);
 
 /// Positions of each head's `counts[head]` best scores in ascending order, then those of the last `recent` tokens, which are
 /// no candidates.
@@ -176,6 +205,23 @@ typedef struct {
 } HeadkvPrompt;
 
 int32_t headkv_prompt(const HeadkvPrompt *args, cudaStream_t stream);
+
+/// Rows of a linear layer up to which the kernel beats a matrix product.
+#define HEADKV_PRODUCT_ROWS 2
+
+/// A linear layer of at most HEADKV_PRODUCT_ROWS rows: out = x weights^T.
+typedef struct {
+    /// `(outputs, inputs)`; inputs are a multiple of 8.
+    const void *weights;
+    /// `(rows, inputs)`, and elements from one row to the next, a multiple of 8.
+    const void *x;
+    int64_t x_row;
+    /// `(rows, outputs)`.
+    void *out;
+    int32_t rows, outputs, inputs, type;
+} HeadkvProduct;
+
+int32_t headkv_product(const HeadkvProduct *args, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

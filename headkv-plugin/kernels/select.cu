@@ -1,6 +1,7 @@
 // The best-ranked positions of each head, by radix selection, and the copy of what is kept into the ragged store.
 #include "headkv.h"
 #include "element.cuh"
+#include "order.cuh"
 
 namespace headkv {
 namespace {
@@ -11,12 +12,6 @@ constexpr int WARPS = THREADS / 32;
 constexpr int EACH = 16;
 /// Bits of the score that one pass decides, highest first: 11, 11, 10.
 constexpr int BINS = 2048;
-
-/// Orders as the float does.
-__device__ inline uint32_t order(float score) {
-    const uint32_t bits = __float_as_uint(score);
-    return bits >> 31 ? ~bits : bits | 1u << 31;
-}
 
 /// The keys of EACH positions from `first` on; a row is padded to a multiple of four.
 __device__ inline void load_keys(uint32_t (&keys)[EACH], const float *scores, int first, int candidates) {

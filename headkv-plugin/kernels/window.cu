@@ -1,46 +1,17 @@
 // Scores of the positions before the window by the window's attention (SnapKV, arXiv 2404.14469, sections 4.1 and 4.2).
 //
 // The first kernel reads K once and leaves logits, and each block's softmax state; the second turns them into scores,
-// reduces those of the query heads that share a set, and pools.
+// reduces those of the query heads that share a set, and pools. Between the two, `drop.cu` makes something else of the
+// logits; scores of any other origin are reduced and pooled by the second alone.
 #include "headkv.h"
 #include "tile.cuh"
+#include "window.cuh"
 
 namespace headkv {
 namespace {
 
-constexpr int WARPS = 4;
-constexpr int THREADS = WARPS * 32;
-/// Keys per block.
-constexpr int KEYS = 512;
-/// Columns (query head, window row) of one instruction, and most of them that a block takes.
-constexpr int COLUMNS = 8;
+/// The largest number of tiles of columns that a block takes.
 constexpr int MOST_TILES = 8;
-/// Smaller than any logit, but finite: differences stay numbers.
-constexpr float LOWEST = -1e30f;
-
-__host__ __device__ inline int blocks_of_keys(int tokens) { return (tokens + KEYS - 1) / KEYS; }
-__host__ __device__ inline int64_t aligned(int tokens) { return (int64_t(tokens) + 31) / 32 * 32; }
-
-/// Logits times log2(e), `(heads, window, aligned(tokens))`, and per block of keys the rows' softmax states.
-struct Workspace {
-    float *logits;
-    float2 *states;
-
-    static size_t bytes(int heads, int tokens, int window) {
-        return size_t(heads) * window * (aligned(tokens) * sizeof(float) + blocks_of_keys(tokens) * sizeof(float2));
-    }
-    __device__ Workspace(const HeadkvRank &a) {
-        logits = static_cast<float *>(a.workspace);
-        states = reinterpret_cast<float2 *>(logits + int64_t(a.heads) * a.window * aligned(a.tokens));
-    }
-};
-
-/// (m, l) += one more softmax state.
-__device__ inline void join(float &most, float &sum, float most2, float sum2) {
-    const float all = fmaxf(most, most2);
-    sum = sum * exp2_fast(most - all) + sum2 * exp2_fast(most2 - all);
-    most = all;
-}
 
 /// Block (x, y, z): keys x, KV head y, columns from z * TILES * COLUMNS on, of the group's `group * window`.
 template <typename T, int D, int TILES>
@@ -51,7 +22,7 @@ __global__ __launch_bounds__(THREADS) void logits(const __grid_constant__ Headkv
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, r = lane / 4, c = lane % 4;
     const int kv_head = blockIdx.y, group = a.heads / a.kv_heads, columns = group * a.window;
     const int first_column = blockIdx.z * TILES * COLUMNS, first_row = a.tokens - a.window;
-    const Workspace work(a);
+    const Logits work(a);
     const Logit logit = {a.scale, a.softcap};
 
     for (int tile = warp; tile < TILES; tile += WARPS) {
@@ -95,7 +66,7 @@ __global__ __launch_bounds__(THREADS) void logits(const __grid_constant__ Headkv
                 for (int half = 0; half < 2; half++) {
                     const int at = t + r + 8 * half;
                     x[half] = at <= first_row + row ? logit(s[i + 2 * half]) : -INFINITY;
-                    if (at < first_row) to[at] = x[half];
+                    if (at < end) to[at] = x[half];
                 }
                 const float all = fmaxf(most[n][i], fmaxf(x[0], x[1]));
                 sum[n][i] = sum[n][i] * exp2_fast(most[n][i] - all) + exp2_fast(x[0] - all) + exp2_fast(x[1] - all);
@@ -127,33 +98,36 @@ constexpr int POOL_THREADS = 256;
 /// Positions per block of the second kernel.
 constexpr int POSITIONS = 512;
 
-/// Block (x, y): positions x of stored head y. Dynamic shared memory: the rows' states, then the unpooled scores.
-__global__ __launch_bounds__(POOL_THREADS) void pool(const __grid_constant__ HeadkvRank a) {
+/// What is summed to a head's scores: `(heads, per_head, stride)`.
+struct Rows {
+    const float *values;
+    int64_t stride;
+    int per_head;
+};
+
+/// Block (x, y): positions x of stored head y. The rows are logits, or with LOGITS false what is summed. Dynamic shared
+/// memory: the rows' states, then the unpooled scores.
+template <bool LOGITS>
+__global__ __launch_bounds__(POOL_THREADS) void pool(const __grid_constant__ HeadkvRank a, const Rows from) {
     extern __shared__ float shared[];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, stored = blockIdx.y;
-    const int rows = a.share * a.window, candidates = a.tokens - a.window;
-    const int blocks = blocks_of_keys(a.tokens);
-    const Workspace work(a);
+    const int rows = a.share * from.per_head, candidates = a.tokens - a.window;
     float2 *states = reinterpret_cast<float2 *>(shared);
-    float *scores = shared + 2 * rows;
-
-    for (int row = warp; row < rows; row += POOL_THREADS / 32) {
-        float most = LOWEST, sum = 0;
-        for (int b = lane; b < blocks; b += 32) {
-            const float2 state = work.states[(int64_t(stored) * rows + row) * blocks + b];
-            join(most, sum, state.x, state.y);
+    float *scores = shared + (LOGITS ? 2 * rows : 0);
+    if (LOGITS) {
+        const int blocks = blocks_of_keys(a.tokens);
+        const Logits work(a);
+        for (int row = warp; row < rows; row += POOL_THREADS / 32) {
+            const float2 state = all_keys(work.states + (int64_t(stored) * rows + row) * blocks, blocks, lane);
+            if (lane == 0) states[row] = state;
         }
-        for (int s = 16; s; s /= 2) {
-            const float other = __shfl_xor_sync(~0u, most, s), more = __shfl_xor_sync(~0u, sum, s);
-            join(most, sum, other, more);
-        }
-        if (lane == 0) states[row] = make_float2(most, 1 / sum);
+        __syncthreads();
     }
-    __syncthreads();
 
     const int begin = blockIdx.x * POSITIONS, end = min(begin + POSITIONS, candidates);
-    const float outside = 0.f;
-    const float *logits = work.logits + int64_t(stored) * rows * aligned(a.tokens);
+    // Positions that do not exist are never the largest, and nothing in a mean.
+    const float outside = a.pool_max ? -INFINITY : 0.f;
+    const float *values = from.values + int64_t(stored) * rows * from.stride;
     for (int i = threadIdx.x; i < end - begin + a.before + a.after; i += POOL_THREADS) {
         const int at = begin - a.after + i;
         float score = a.share_max ? -INFINITY : 0.f;
@@ -163,10 +137,12 @@ __global__ __launch_bounds__(POOL_THREADS) void pool(const __grid_constant__ Hea
             for (int h = 0; h < a.share; h++) {
                 float sum = 0;
 #pragma unroll 8
-                for (int row = h * a.window; row < (h + 1) * a.window; row++)
-                    sum += exp2_fast(logits[row * aligned(a.tokens) + at] - states[row].x) * states[row].y;
+                for (int row = h * from.per_head; row < (h + 1) * from.per_head; row++) {
+                    const float x = values[row * from.stride + at];
+                    sum += LOGITS ? exp2_fast(x - states[row].x) * states[row].y : x;
+                }
                 // What is no number is no attention.
-                if (!(sum < INFINITY)) sum = 0;
+                if (!isfinite(sum)) sum = 0;
                 score = a.share_max ? fmaxf(score, sum) : score + sum;
             }
             if (!a.share_max) score /= a.share;
@@ -176,7 +152,7 @@ __global__ __launch_bounds__(POOL_THREADS) void pool(const __grid_constant__ Hea
     __syncthreads();
     float *to = a.scores + stored * aligned(a.tokens);
     for (int i = threadIdx.x; i < end - begin; i += POOL_THREADS) {
-        float pooled = outside;
+        float pooled = 0;
         const float *own = scores + i + a.after;
         if (a.pool_max) {
             // A hit counts for what is after it, and for what is before it, less with every position.
@@ -191,6 +167,15 @@ __global__ __launch_bounds__(POOL_THREADS) void pool(const __grid_constant__ Hea
         }
         to[begin + i] = pooled;
     }
+}
+
+template <bool LOGITS> cudaError_t pool_rows(const HeadkvRank &a, const Rows &rows, cudaStream_t stream) {
+    const int candidates = a.tokens - a.window;
+    const size_t shared = ((LOGITS ? 2 * a.share * rows.per_head : 0) + POSITIONS + a.before + a.after) * sizeof(float);
+    if (candidates <= 0 || shared > 48 * 1024) return cudaErrorInvalidValue;
+    const dim3 grid((candidates + POSITIONS - 1) / POSITIONS, a.heads / a.share);
+    pool<LOGITS><<<grid, POOL_THREADS, shared, stream>>>(a, rows);
+    return cudaGetLastError();
 }
 
 struct Launch {
@@ -216,19 +201,21 @@ struct Launch {
 
 extern "C" int64_t headkv_score_stride(int32_t tokens) { return headkv::aligned(tokens); }
 
-extern "C" size_t headkv_rank_workspace(int32_t heads, int32_t tokens, int32_t window) {
-    return headkv::Workspace::bytes(heads, tokens, window);
+extern "C" size_t headkv_rank_workspace(const HeadkvRank *args) {
+    return headkv::Logits::bytes(*args) + (args->rule == HEADKV_DROP ? headkv_drop_workspace(args) : 0);
 }
 
 extern "C" int32_t headkv_rank(const HeadkvRank *args, cudaStream_t stream) {
     using namespace headkv;
-    const int candidates = args->tokens - args->window;
-    if (candidates <= 0) return cudaErrorInvalidValue;
+    if (args->tokens <= args->window) return cudaErrorInvalidValue;
     const cudaError_t error = dispatch(args->type, args->head_dim, Launch{*args, stream});
     if (error != cudaSuccess) return error;
-    const size_t shared = (2 * args->share * args->window + POSITIONS + args->before + args->after) * sizeof(float);
-    if (shared > 48 * 1024) return cudaErrorInvalidValue;
-    const dim3 grid((candidates + POSITIONS - 1) / POSITIONS, args->heads / args->share);
-    pool<<<grid, POOL_THREADS, shared, stream>>>(*args);
-    return cudaGetLastError();
+    const Rows rows = {static_cast<const float *>(args->workspace), aligned(args->tokens), args->window};
+    if (args->rule != HEADKV_DROP) return pool_rows<true>(*args, rows, stream);
+    const int32_t code = headkv_drop(args, stream);
+    return code ? code : pool_rows<false>(*args, rows, stream);
+}
+
+extern "C" int32_t headkv_pool(const HeadkvRank *args, const float *values, int64_t stride, cudaStream_t stream) {
+    return headkv::pool_rows<false>(*args, {values, stride, 1}, stream);
 }

@@ -75,6 +75,22 @@ pub trait Backend: Send + Sync + 'static {
     /// A failure of the device.
     fn to_host(&self, scores: &Self::Scores) -> Result<Scores>;
 
+    /// How many candidates each stored head keeps where those of all heads compete for `total`, by score times the head's
+    /// weight, after each head's own `floor` best.
+    ///
+    /// # Errors
+    /// As [`Self::to_host`].
+    fn compete(
+        &self,
+        scores: &Self::Scores,
+        total: usize,
+        floor: usize,
+        weights: &[f64],
+    ) -> Result<Vec<usize>> {
+        let scores = self.to_host(scores)?;
+        Ok(selection::compete(&scores, total, floor, weights))
+    }
+
     /// Keeps every token.
     ///
     /// # Errors
@@ -116,15 +132,8 @@ pub(crate) fn rank_on_host(
 ) -> Result<Scores> {
     let (shape, tokens) = (prompt.shape, prompt.keys.dim(1)?);
     let candidates = tokens - prompt.queries.dim(1)?;
-    let scores = ranking.scores(prompt)?;
-    if scores.dims() != [shape.heads, tokens] {
-        candle_core::bail!(
-            "headkv: a ranking gave scores {:?} for {} heads and {tokens} tokens; correct its `scores`",
-            scores.dims(),
-            shape.heads
-        );
-    }
-    let scores = scores
+    let scores = ranking
+        .checked(prompt)?
         .narrow(1, 0, candidates)?
         .to_dtype(DType::F32)?
         .to_device(&Device::Cpu)?;

@@ -214,6 +214,16 @@ impl<B: Backend> Row<'_, B> {
                     let recent = self.policy.recent(past.tokens);
                     backend.keep_best(&k, &v, &scores()?, counts, recent)?
                 }
+                Budget::Competing {
+                    total,
+                    floor,
+                    weights,
+                } if self.policy.watch.is_none() => {
+                    let scores = scores()?;
+                    let counts = backend.compete(&scores, *total, *floor, weights)?;
+                    let recent = self.policy.recent(past.tokens);
+                    backend.keep_best(&k, &v, &scores, &counts, recent)?
+                }
                 _ => {
                     let scores = || backend.to_host(&scores()?);
                     let kept = self.policy.select(&budget, past.tokens, scores)?;

@@ -23,7 +23,7 @@ build() {
     done
     nvcc -std=c++17 -O3 -c "$kernels/plan.cpp" -o "$out/plan.cpp.o" & pids+=($!)
     for f in "${pids[@]}"; do wait "$f"; done
-    local library=("$out"/{decode,window,select,prompt,prompt_hopper}.cu.o "$out/plan.cpp.o")
+    local library=("$out"/{decode,window,drop,compete,select,prompt,prompt_hopper,product}.cu.o "$out/plan.cpp.o")
     nvcc -o "$out/check" "$out/check.cu.o" "${library[@]}"
     nvcc -o "$out/bench" "$out/bench.cu.o" "${library[@]}"
 }

@@ -1,4 +1,4 @@
-// Times every kernel at Llama-3-8B's attention shape. Usage: bench CAPACITIES [decode|compress|prompt ...], the capacities
+// Times every kernel at Llama-3-8B's attention shape. Usage: bench CAPACITIES [decode|compress|prompt|product ...], the capacities
 // as capacities.py writes them.
 //
 // Every timing replays a graph over 32 layers with buffers of their own, so that the L2 cache holds nothing of use.
@@ -128,13 +128,17 @@ void decode(cudaStream_t stream, const Capacities &capacities) {
 
 void compress(cudaStream_t stream, const Capacities &capacities) {
     std::printf("\ncompression of one layer of a prompt, window %d, kernel 7 (us/layer)\n", WINDOW);
-    std::printf("| tokens | capacity | kept per | rank | select | gather | all |\n|---|---|---|---|---|---|---|\n");
+    std::printf("| tokens | capacity | kept per | rank | drop | compete | select | gather | rank to gather | drop to gather |\n");
+    std::printf("|---|---|---|---|---|---|---|---|---|---|\n");
     for (int tokens : {8192, 32768, 131072}) {
         const int buffers = tokens > 32768 ? 4 : 8;
         auto k = random_buffer<bf16>(size_t(buffers) * KV_HEADS * tokens * DIM, 1),
              v = random_buffer<bf16>(size_t(buffers) * KV_HEADS * tokens * DIM, 2);
         auto q = random_buffer<bf16>(size_t(HEADS) * tokens * DIM, 3);
-        Buffer<char> workspace(headkv_rank_workspace(HEADS, tokens, WINDOW));
+        HeadkvRank sizes = {};
+        sizes.heads = HEADS, sizes.kv_heads = KV_HEADS, sizes.tokens = tokens, sizes.head_dim = DIM, sizes.window = WINDOW;
+        sizes.rule = HEADKV_DROP;
+        Buffer<char> workspace(headkv_rank_workspace(&sizes));
         for (const auto &entry : capacities) {
             const auto &[key, layers] = entry;
             const int stored = int(layers[0].size());
@@ -155,14 +159,25 @@ void compress(cudaStream_t stream, const Capacities &capacities) {
             const int most = *std::max_element(total.begin(), total.end());
             Buffer<uint32_t> positions(most);
             Buffer<bf16> kept_k(size_t(most) * DIM), kept_v(size_t(most) * DIM);
-            const auto rank = [&](int l) {
-                HeadkvRank a = {};
+            Buffer<float> weights(std::vector<float>(stored, 1));
+            Buffer<char> competition(headkv_compete_workspace(stored));
+            Buffer<int> won(stored);
+            const auto ranking = [&](int l, int rule) {
+                HeadkvRank a = sizes;
                 const size_t at = size_t(l % buffers) * KV_HEADS * tokens * DIM;
-                a.q = q.at, a.k = k.at + at, a.q_head = a.k_head = int64_t(tokens) * DIM, a.q_token = a.k_token = DIM;
-                a.heads = HEADS, a.kv_heads = KV_HEADS, a.tokens = tokens, a.head_dim = DIM, a.window = WINDOW;
+                a.q = q.at, a.k = k.at + at, a.v = v.at + at, a.rule = rule;
+                a.q_head = a.k_head = a.v_head = int64_t(tokens) * DIM, a.q_token = a.k_token = a.v_token = DIM;
                 a.scale = 1 / std::sqrt(float(DIM)), a.share = HEADS / stored, a.before = a.after = 3, a.pool_max = 1, a.decay = 1;
                 a.workspace = workspace.at, a.scores = scores.at;
                 CUDA(headkv_rank(&a, stream));
+            };
+            const auto rank = [&](int l) { ranking(l, HEADKV_ATTENTION); };
+            const auto drop = [&](int l) { ranking(l, HEADKV_DROP); };
+            const auto compete = [&](int l) {
+                HeadkvCompete a = {};
+                a.scores = scores.at, a.stride = stride, a.heads = stored, a.candidates = tokens - WINDOW, a.weights = weights.at;
+                a.open = total[l] - stored * WINDOW, a.workspace = competition.at, a.counts = won.at;
+                CUDA(headkv_compete(&a, stream));
             };
             const auto select = [&](int l) {
                 CUDA(headkv_select(scores.at, stride, stored, tokens - WINDOW, tokens, WINDOW, counts[l].at, offsets[l].at,
@@ -182,11 +197,35 @@ void compress(cudaStream_t stream, const Capacities &capacities) {
                        }) / LAYERS;
             };
             const double all = all_layers([&](int l) { rank(l), select(l), gather(l); });
-            const double ranked = all_layers(rank), selected = all_layers(select);
-            std::printf("| %d | %d | %s head | %.1f | %.1f | %.1f | %.1f |\n", tokens, key.second, key.first.c_str(),
-                        ranked, selected, all - ranked - selected, all);
+            const double plus = all_layers([&](int l) { drop(l), compete(l), select(l), gather(l); });
+            const double ranked = all_layers(rank), dropped = all_layers(drop), competed = all_layers(compete),
+                         selected = all_layers(select);
+            std::printf("| %d | %d | %s head | %.1f | %.1f | %.1f | %.1f | %.1f | %.1f | %.1f |\n", tokens, key.second,
+                        key.first.c_str(), ranked, dropped, competed, selected, all - ranked - selected, all, plus);
         }
     }
+}
+
+/// A linear layer for few rows, cycling through enough weights that the L2 cache holds nothing of use.
+void products(cudaStream_t stream) {
+    std::printf("\nproducts with few rows, bf16\n| outputs | inputs | rows | us | TB/s | of copy |\n|---|---|---|---|---|---|\n");
+    const std::pair<int, int> shapes[] = {{4096, 4096}, {1024, 4096}, {14336, 4096}, {4096, 14336}, {128256, 4096}};
+    for (const auto &shape : shapes)
+        for (int rows : {1, 2}) {
+            const int outputs = shape.first, inputs = shape.second;
+            const size_t each = size_t(outputs) * inputs;
+            const int count = int(std::max<size_t>(2, (size_t(1) << 30) / (2 * each)));
+            auto weights = random_buffer<bf16>(each * count, 1), x = random_buffer<bf16>(size_t(rows) * inputs, 2);
+            Buffer<bf16> out(size_t(rows) * outputs);
+            const double us = time_us(stream, 20, [&] {
+                for (int i = 0; i < count; i++) {
+                    HeadkvProduct a = {weights.at + i * each, x.at, inputs, out.at, rows, outputs, inputs, HEADKV_BF16};
+                    CUDA(headkv_product(&a, stream));
+                }
+            }) / count;
+            const double rate = 2.0 * each / us / 1e6;
+            std::printf("| %d | %d | %d | %.1f | %.2f | %.0f %% |\n", outputs, inputs, rows, us, rate, 100 * rate / copy_rate);
+        }
 }
 
 /// Milliseconds of `tokens` queries after `past` tokens.
@@ -223,7 +262,7 @@ void prompt(cudaStream_t stream) {
 
 int main(int argc, char **argv) {
     if (argc < 2) {
-        std::fprintf(stderr, "usage: bench CAPACITIES [decode|compress|prompt ...] (written by scripts/gpu/capacities.py)\n");
+        std::fprintf(stderr, "usage: bench CAPACITIES [decode|compress|prompt|product ...] (written by scripts/gpu/capacities.py)\n");
         return 2;
     }
     const Capacities capacities = read(argv[1]);
@@ -236,4 +275,5 @@ int main(int argc, char **argv) {
     if (wanted("decode")) decode(stream, capacities);
     if (wanted("compress")) compress(stream, capacities);
     if (wanted("prompt")) prompt(stream);
+    if (wanted("product")) products(stream);
 }

@@ -138,25 +138,62 @@ void decode(int d, int heads, int kv_heads, bool per_query_head, const std::vect
     report(what, stored_wrong ? INFINITY : error.relative(), 5e-3);
 }
 
+/// The competition of all heads against its definition, on these scores.
+void compete(const std::vector<float> &scores, int64_t stride, int heads, int candidates) {
+    int wrong = 0;
+    for (int i = 0; i < 6; i++) {
+        // Of some, all are sure or in the competition; some weights make all of a head's scores equal.
+        const int floor = std::vector<int>{0, 3, candidates / 3, 1, 0, candidates / 2}[i];
+        const int64_t rest = int64_t(heads) * (candidates - floor);
+        const int64_t open = i == 4 ? rest : std::max<int64_t>(1, rest * (i + 1) / 23);
+        if (rest < 1) continue;
+        std::vector<float> weights(heads);
+        for (int h = 0; h < heads; h++) weights[h] = i == 3 && h % 2 ? 0 : std::exp(noise(6 + i, h));
+        Buffer<float> device_scores(scores), device_weights(weights);
+        Buffer<char> workspace(headkv_compete_workspace(heads));
+        Buffer<int> counts(heads);
+        workspace.fill(0xff), counts.fill(0xff);
+        HeadkvCompete a = {};
+        a.scores = device_scores.at, a.stride = stride, a.heads = heads, a.candidates = candidates, a.weights = device_weights.at;
+        a.floor = floor, a.open = uint32_t(open), a.workspace = workspace.at, a.counts = counts.at;
+        CUDA(headkv_compete(&a, nullptr));
+        CUDA(cudaDeviceSynchronize());
+
+        std::vector<std::pair<float, int>> all;
+        for (int h = 0; h < heads; h++) {
+            std::vector<float> row(&scores[h * stride], &scores[h * stride] + candidates);
+            std::sort(row.begin(), row.end(), std::greater<float>());
+            for (int j = floor; j < candidates; j++) all.push_back({row[j] * weights[h], h});
+        }
+        std::stable_sort(all.begin(), all.end(), [](auto &x, auto &y) { return x.first > y.first; });
+        std::vector<int> expected(heads, floor);
+        for (int64_t j = 0; j < open; j++) expected[all[j].second]++;
+        wrong += counts.host() != expected;
+    }
+    report("  competition: wrong cases", wrong, 0);
+}
+
 /// Ranking against its definition; selection and copy against the CPU's on the device's own scores.
 template <typename T>
-void compress(int d, int heads, int kv_heads, bool per_query_head, int tokens, int window, int kernel, bool pool_max,
-              bool share_max, float cap) {
+void compress(int rule, int d, int heads, int kv_heads, bool per_query_head, int tokens, int window, int kernel,
+              bool pool_max, bool share_max, float cap) {
     const int group = heads / kv_heads, stored = per_query_head ? heads : kv_heads, share = heads / stored;
     // Not all of the window has to be kept.
     const int candidates = tokens - window, recent = (window + 1) / 2, per_kv = stored / kv_heads;
     auto q = random_buffer<T>(size_t(heads) * tokens * d, 1), k = random_buffer<T>(size_t(kv_heads) * tokens * d, 2),
          v = random_buffer<T>(size_t(kv_heads) * tokens * d, 3);
-    Buffer<char> workspace(headkv_rank_workspace(heads, tokens, window));
     const int64_t stride = headkv_score_stride(tokens);
     Buffer<float> scores(stored * stride);
-    workspace.fill(0xff), scores.fill(0xff);
+    scores.fill(0xff);
     const float scale = 1 / std::sqrt(float(d));
     HeadkvRank a = {};
-    a.q = q.at, a.k = k.at, a.q_head = a.k_head = int64_t(tokens) * d, a.q_token = a.k_token = d;
+    a.q = q.at, a.k = k.at, a.v = v.at, a.q_head = a.k_head = a.v_head = int64_t(tokens) * d;
+    a.q_token = a.k_token = a.v_token = d, a.rule = rule;
     a.heads = heads, a.kv_heads = kv_heads, a.tokens = tokens, a.head_dim = d, a.type = type_of<T>(), a.window = window;
     a.scale = scale, a.softcap = cap, a.share = share, a.share_max = share_max, a.pool_max = pool_max;
     a.before = a.after = kernel / 2, a.decay = 1;
+    Buffer<char> workspace(headkv_rank_workspace(&a));
+    workspace.fill(0xff);
     a.workspace = workspace.at, a.scores = scores.at;
     CUDA(headkv_rank(&a, nullptr));
 
@@ -194,8 +231,21 @@ void compress(int d, int heads, int kv_heads, bool per_query_head, int tokens, i
                     x += wide(hq[(size_t(h) * tokens + t) * d + e]) * wide(hk[(size_t(h / group) * tokens + j) * d + e]);
                 s[j] = capped(x * scale, cap), most = std::max(most, s[j]);
             }
-            for (int j = 0; j <= t; j++) sum += std::exp(s[j] - most);
-            for (int j = 0; j < candidates; j++) raw[h][j] += std::exp(s[j] - most) / sum;
+            for (int j = 0; j <= t; j++) sum += s[j] = std::exp(s[j] - most);
+            const T *values = &hv[size_t(h / group) * tokens * d];
+            std::vector<double> out(d, 0);
+            for (int j = 0; rule == HEADKV_DROP && j <= t; j++)
+                for (int e = 0; e < d; e++) out[e] += s[j] / sum * wide(values[size_t(j) * d + e]);
+            for (int j = 0; j < candidates; j++) {
+                const double p = s[j] / sum;
+                if (rule != HEADKV_DROP) {
+                    raw[h][j] += p;
+                    continue;
+                }
+                double distance = 0;
+                for (int e = 0; e < d; e++) distance += std::pow(wide(values[size_t(j) * d + e]) - out[e], 2);
+                raw[h][j] += std::pow(p / std::max(1 - p, 1e-6), 2) * distance;
+            }
         }
     });
     Error error;
@@ -213,10 +263,12 @@ void compress(int d, int heads, int kv_heads, bool per_query_head, int tokens, i
         }
     }
     char what[200];
-    std::snprintf(what, sizeof what, "rank %s d %d heads %d/%d%s tokens %d window %d kernel %d %s %s cap %g", name<T>(), d,
-                  heads, kv_heads, per_query_head ? " per query head" : "", tokens, window, kernel,
+    std::snprintf(what, sizeof what, "%s %s d %d heads %d/%d%s tokens %d window %d kernel %d %s %s cap %g",
+                  rule == HEADKV_DROP ? "drop" : "rank", name<T>(), d, heads, kv_heads, per_query_head ? " per query head" : "",
+                  tokens, window, kernel,
                   pool_max ? "max" : "mean", share_max ? "max" : "mean", cap);
-    report(what, error.relative(), 1e-5);
+    report(what, error.relative(), rule == HEADKV_DROP ? 1e-4 : 1e-5);
+    compete(hs, stride, stored, candidates);
 
     int wrong = 0;
     for (int s = 0; s < stored; s++) {
@@ -355,15 +407,17 @@ template <typename T> void decodes() {
 
 template <typename T> void compressions() {
     const int context = quick ? 600 : 5000;
-    for (int d : {32, 64, 80, 96, 128, 256}) {
-        compress<T>(d, 8, 2, false, context + d, 8, 7, true, false, 0);
-        compress<T>(d, 4, 2, true, context / 2, 8, 7, false, false, 1.5f);
+    for (int rule : {HEADKV_ATTENTION, HEADKV_DROP}) {
+        for (int d : {32, 64, 80, 96, 128, 256}) {
+            compress<T>(rule, d, 8, 2, false, context + d, 8, 7, true, false, 0);
+            compress<T>(rule, d, 4, 2, true, context / 2, 8, 7, false, false, 1.5f);
+        }
+        compress<T>(rule, 128, 14, 2, false, context, 8, 5, true, true, 0);
+        compress<T>(rule, 128, 8, 4, false, context, 1, 1, true, false, 0);
+        compress<T>(rule, 64, 16, 1, false, context, 32, 13, false, false, 0);
+        compress<T>(rule, 64, 6, 3, false, 9, 8, 7, true, false, 0);
+        if (!quick) compress<T>(rule, 128, 4, 2, false, 70000, 8, 7, true, false, 0);
     }
-    compress<T>(128, 14, 2, false, context, 8, 5, true, true, 0);
-    compress<T>(128, 8, 4, false, context, 1, 1, true, false, 0);
-    compress<T>(64, 16, 1, false, context, 32, 13, false, false, 0);
-    compress<T>(64, 6, 3, false, 9, 8, 7, true, false, 0);
-    if (!quick) compress<T>(128, 4, 2, false, 70000, 8, 7, true, false, 0);
 }
 
 } // namespace

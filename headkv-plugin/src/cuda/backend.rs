@@ -1,20 +1,21 @@
 //! An NVIDIA GPU as a backend.
 //!
-//! The window's ranking with a budget that is known without the scores does not wait for the device while a prompt is
-//! compressed; budgets that heads share by their scores, and other rankings, are decided on the host.
+//! A ranking with a budget that is known without the scores does not wait for the device while a prompt is compressed; where
+//! heads compete, the host waits for how many positions each one keeps. Ada-KV's budgets and errors' bounds are decided on
+//! the host.
 
 use super::{
     cache::RaggedCache,
     decode::{Plans, decode_attention},
     prompt::prompt_attention,
-    rank::{DeviceScores, rank},
+    rank::{DeviceScores, pooled, rank},
 };
 use crate::{
     AttentionShape,
-    backend::{Backend, rank_on_host},
+    backend::Backend,
     config::Compression,
     ranking::{Observed, Ranking},
-    selection::{self, Scores},
+    selection::Scores,
 };
 use candle_core::{Result, Tensor};
 use std::{
@@ -29,17 +30,9 @@ pub struct Cuda {
     plans: Mutex<HashMap<usize, Plans>>,
 }
 
-/// Scores of a layer's candidates, where they were made.
-pub enum Ranked {
-    /// On the device, by the window's attention.
-    Device(DeviceScores),
-    /// On the host, by any other ranking.
-    Host(Scores),
-}
-
 impl Backend for Cuda {
     type Cache = RaggedCache;
-    type Scores = Ranked;
+    type Scores = DeviceScores;
 
     fn prefill(
         &self,
@@ -78,18 +71,27 @@ impl Backend for Cuda {
         prompt: &Observed<'_>,
         ranking: Option<&dyn Ranking>,
         config: &Compression,
-    ) -> Result<Ranked> {
+    ) -> Result<DeviceScores> {
         match ranking {
-            Some(ranking) => rank_on_host(prompt, ranking, config).map(Ranked::Host),
-            None => rank(prompt.queries, prompt.keys, prompt.shape, config).map(Ranked::Device),
+            Some(ranking) if ranking.kernel().is_none() => {
+                pooled(prompt, &ranking.checked(prompt)?, config)
+            }
+            ranking => rank(prompt, ranking.and_then(Ranking::kernel), config),
         }
     }
 
-    fn to_host(&self, scores: &Ranked) -> Result<Scores> {
-        match scores {
-            Ranked::Device(scores) => scores.to_host(),
-            Ranked::Host(scores) => Ok(scores.clone()),
-        }
+    fn to_host(&self, scores: &DeviceScores) -> Result<Scores> {
+        scores.to_host()
+    }
+
+    fn compete(
+        &self,
+        scores: &DeviceScores,
+        total: usize,
+        floor: usize,
+        weights: &[f64],
+    ) -> Result<Vec<usize>> {
+        scores.compete(total, floor, weights)
     }
 
     fn keep_all(&self, k: &Tensor, v: &Tensor) -> Result<RaggedCache> {
@@ -108,16 +110,10 @@ impl Backend for Cuda {
         &self,
         k: &Tensor,
         v: &Tensor,
-        scores: &Ranked,
+        scores: &DeviceScores,
         counts: &[usize],
         recent: usize,
     ) -> Result<RaggedCache> {
-        match scores {
-            Ranked::Device(scores) => RaggedCache::keep_best(k, v, scores, counts, recent),
-            Ranked::Host(scores) => {
-                let kept = selection::best_and_recent(scores, counts, k.dim(1)?, recent);
-                RaggedCache::keep_at(k, v, &kept)
-            }
-        }
+        RaggedCache::keep_best(k, v, scores, counts, recent)
     }
 }

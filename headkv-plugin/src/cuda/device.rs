@@ -56,18 +56,20 @@ impl Operand {
     }
 }
 
-/// The address of a tensor's first element.
+/// The address of a tensor's first element, of that type.
+pub fn first<T: CudaDType + WithDType>(tensor: &Tensor) -> Result<Address> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let Storage::Cuda(storage) = &*storage else {
+        candle_core::bail!("headkv: expected a tensor on a CUDA device");
+    };
+    // Candle runs everything on the device's one stream, as the kernels do: its order is all the order needed.
+    let stream = storage.device.cuda_stream();
+    let (start, _) = storage.as_cuda_slice::<T>()?.device_ptr(&stream);
+    Ok(start + (layout.start_offset() * size_of::<T>()) as u64)
+}
+
+/// The address of a tensor's first element, in bf16 or f16.
 pub fn address(tensor: &Tensor) -> Result<Address> {
-    fn first<T: CudaDType + WithDType>(tensor: &Tensor) -> Result<Address> {
-        let (storage, layout) = tensor.storage_and_layout();
-        let Storage::Cuda(storage) = &*storage else {
-            candle_core::bail!("headkv: expected a tensor on a CUDA device");
-        };
-        // Candle runs everything on the device's one stream, as the kernels do: its order is all the order needed.
-        let stream = storage.device.cuda_stream();
-        let (start, _) = storage.as_cuda_slice::<T>()?.device_ptr(&stream);
-        Ok(start + (layout.start_offset() * size_of::<T>()) as u64)
-    }
     match tensor.dtype() {
         DType::BF16 => first::<bf16>(tensor),
         DType::F16 => first::<f16>(tensor),

@@ -64,15 +64,19 @@ pub struct Decode {
 pub struct Rank {
     pub q: Address,
     pub k: Address,
+    pub v: Address,
     pub q_head: i64,
     pub q_token: i64,
     pub k_head: i64,
     pub k_token: i64,
+    pub v_head: i64,
+    pub v_token: i64,
     pub heads: i32,
     pub kv_heads: i32,
     pub tokens: i32,
     pub head_dim: i32,
     pub dtype: i32,
+    pub rule: i32,
     pub window: i32,
     pub scale: f32,
     pub softcap: f32,
@@ -84,6 +88,19 @@ pub struct Rank {
     pub decay: f32,
     pub workspace: Address,
     pub scores: Address,
+}
+
+#[repr(C)]
+pub struct Compete {
+    pub scores: Address,
+    pub stride: i64,
+    pub heads: i32,
+    pub candidates: i32,
+    pub weights: Address,
+    pub floor: u32,
+    pub open: u32,
+    pub workspace: Address,
+    pub counts: Address,
 }
 
 #[repr(C)]
@@ -135,6 +152,18 @@ pub struct Prompt {
     pub window: i32,
 }
 
+#[repr(C)]
+pub struct Product {
+    pub weights: Address,
+    pub x: Address,
+    pub x_row: i64,
+    pub out: Address,
+    pub rows: i32,
+    pub outputs: i32,
+    pub inputs: i32,
+    pub dtype: i32,
+}
+
 /// A `cudaStream_t`, the same handle as the driver's.
 pub type Stream = *mut c_void;
 
@@ -152,8 +181,11 @@ unsafe extern "C" {
     pub fn headkv_decode_partials(slots: i32, head_dim: i32) -> usize;
     pub fn headkv_decode(args: *const Decode, stream: Stream) -> i32;
     pub fn headkv_score_stride(tokens: i32) -> i64;
-    pub fn headkv_rank_workspace(heads: i32, tokens: i32, window: i32) -> usize;
+    pub fn headkv_rank_workspace(args: *const Rank) -> usize;
     pub fn headkv_rank(args: *const Rank, stream: Stream) -> i32;
+    pub fn headkv_pool(args: *const Rank, values: Address, stride: i64, stream: Stream) -> i32;
+    pub fn headkv_compete_workspace(heads: i32) -> usize;
+    pub fn headkv_compete(args: *const Compete, stream: Stream) -> i32;
     pub fn headkv_select(
         scores: Address,
         stride: i64,
@@ -168,4 +200,5 @@ unsafe extern "C" {
     ) -> i32;
     pub fn headkv_gather(args: *const Gather, stream: Stream) -> i32;
     pub fn headkv_prompt(args: *const Prompt, stream: Stream) -> i32;
+    pub fn headkv_product(args: *const Product, stream: Stream) -> i32;
 }

@@ -8,13 +8,17 @@ mod cache;
 mod decode;
 mod device;
 mod ffi;
+mod linear;
+mod locked;
 mod memory;
 mod prompt;
 mod rank;
 #[cfg(test)]
 mod tests;
 
-pub use backend::{Cuda, Ranked};
+pub use backend::Cuda;
 pub use cache::RaggedCache;
+pub use linear::Linear;
+pub use locked::Locked;
 pub use memory::allocated_bytes;
 pub use rank::DeviceScores;

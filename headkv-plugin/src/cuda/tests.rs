@@ -161,6 +161,55 @@ fn ranking_and_selection_equal_the_cpu() {
 }
 
 #[test]
+fn rankings_equal_the_cpu() {
+    let Some(device) = gpu() else { return };
+    let shape = AttentionShape {
+        heads: 8,
+        scale: 0.125,
+        ..SHAPE
+    };
+    let (tokens, window, gpu) = (1500, 8, Cuda::default());
+    let q = random(&device, &[shape.heads, window, shape.head_dim]);
+    let [k, v] = [(); 2].map(|()| random(&device, &[shape.kv_heads, tokens, shape.head_dim]));
+    // One with a kernel; one of tensors, whose scores are negative; and the mean of neighbours of it.
+    for (name, pooling, within) in [
+        ("drop", Pooling::Max, 2e-4),
+        ("keydiff", Pooling::Max, 2e-3),
+        ("keydiff", Pooling::Average, 2e-3),
+    ] {
+        let config = Compression {
+            pooling,
+            pool_after: (pooling == Pooling::Max).then_some(24),
+            ..Compression::default()
+        };
+        let ranking = crate::ranking::find(name).unwrap().ranking;
+        let prompt = Observed::new(&q, &k, &v, &shape);
+        let on_device = gpu.rank(&prompt, ranking.as_deref(), &config).unwrap();
+        let scores = gpu.to_host(&on_device).unwrap();
+        let [q, k, v] = [&q, &k, &v].map(cpu);
+        let prompt = Observed::new(&q, &k, &v, &shape);
+        let expected = reference()
+            .rank(&prompt, ranking.as_deref(), &config)
+            .unwrap();
+        for head in 0..shape.kv_heads {
+            for (a, b) in scores.row(head).iter().zip(expected.row(head)) {
+                assert!(
+                    (a - b).abs() <= within * b.abs(),
+                    "{name}: {a} instead of {b}"
+                );
+            }
+        }
+        // From the same scores, the same numbers of positions.
+        for (total, floor) in [(700, 20), (900, 0), (40, 20), (99_999, 3)] {
+            let weights = [0.3, 1.7];
+            let counts = gpu.compete(&on_device, total, floor, &weights).unwrap();
+            let expected = selection::compete(&scores, total, floor, &weights);
+            assert_eq!(counts, expected, "{name}: {total} with {floor} sure");
+        }
+    }
+}
+
+#[test]
 fn what_is_no_number_is_no_attention() {
     let Some(device) = gpu() else { return };
     let shape = AttentionShape { heads: 2, ..SHAPE };
@@ -274,6 +323,30 @@ fn windows_slide_as_on_the_cpu() {
             step(&mut forks, &mut expected, 1);
             step(&mut on_gpu, &mut on_cpu, 1);
         }
+    }
+}
+
+#[test]
+fn products_of_few_rows_equal_the_cpu() {
+    let Some(device) = gpu() else { return };
+    for (outputs, inputs) in [(64, 40), (1001, 4096), (7, 14336), (4096, 512), (3, 8)] {
+        let weight = random(&device, &[outputs, inputs]);
+        let linear = Linear::new(&weight).unwrap().unwrap();
+        for rows in [1, 2, 3] {
+            let x = random(&device, &[rows, inputs]);
+            let out = candle_core::Module::forward(&linear, &x).unwrap();
+            assert_eq!(out.dims(), [rows, outputs]);
+            let [x, weight] = [&x, &weight].map(|x| cpu(x).to_dtype(DType::F32).unwrap());
+            let expected = x.matmul(&weight.t().unwrap()).unwrap();
+            close(&host(&out), &host(&expected.to_dtype(DType::BF16).unwrap()));
+        }
+        // Rows that lie apart, as the last ones of prompts do.
+        let x = random(&device, &[3, 5, inputs]).narrow(1, 4, 1).unwrap();
+        let x = x.squeeze(1).unwrap();
+        let out = candle_core::Module::forward(&linear, &x).unwrap();
+        let [x, weight] = [&x, &weight].map(|x| cpu(x).to_dtype(DType::F32).unwrap());
+        let expected = x.matmul(&weight.t().unwrap()).unwrap();
+        close(&host(&out), &host(&expected.to_dtype(DType::BF16).unwrap()));
     }
 }
 

@@ -1,13 +1,14 @@
-//! The CPU's linear layers, as the runtime takes them.
+//! Linear layers of our own, as the runtime takes them.
 
 use crate::linear::Linear;
 use candle_core::{Module, Result, Tensor};
 use mistralrs_core::linear_hook::{LinearHook, scope, sync_scope};
 use std::sync::Arc;
 
-/// Replaces the linear layers of a model on the CPU by bf16 panels ([`crate::linear`]); no part of the compression.
+/// Replaces the linear layers of a model, on the CPU by bf16 panels ([`crate::linear`]), on a GPU by a kernel for the few
+/// rows of generated tokens; no part of the compression.
 ///
-/// Its sums are the same however many sequences decode together.
+/// On the CPU its sums are the same however many sequences decode together.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Panels;
 
@@ -25,6 +26,10 @@ impl Panels {
 
 impl LinearHook for Panels {
     fn linear(&self, weight: &Tensor) -> Result<Option<Box<dyn Module + Send + Sync>>> {
+        #[cfg(feature = "cuda")]
+        if let Some(linear) = crate::cuda::Linear::new(weight)? {
+            return Ok(Some(Box::new(linear)));
+        }
         Ok(Linear::new(weight)?.map(|linear| Box::new(linear) as _))
     }
 }

@@ -4,7 +4,7 @@
 //! `p_ij / (1 - p_ij) (o_i - v_j)` away. The score is the sum over the window of the squared distances:
 //! `sum_i (p_ij / (1 - p_ij))^2 ‖v_j - o_i‖^2`.
 
-use super::{Observed, Ranking};
+use super::{Kernel, Observed, Ranking};
 use candle_core::{Result, Tensor};
 
 /// The least part of a query's attention that stays when a position is dropped: keeps the quotient finite.
@@ -25,5 +25,9 @@ impl Ranking for Drop {
             .relu()?;
         let rest = p.affine(-1.0, 1.0)?.maximum(LEAST)?;
         prompt.over_window(&((p / rest)?.sqr()? * distances)?)
+    }
+
+    fn kernel(&self) -> Option<Kernel> {
+        Some(Kernel::Drop)
     }
 }

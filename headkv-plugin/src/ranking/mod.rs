@@ -35,6 +35,37 @@ pub trait Ranking: Send + Sync {
     fn needs(&self) -> Needs {
         Needs::default()
     }
+
+    /// The kernel that gives the same scores on a GPU, if there is one.
+    fn kernel(&self) -> Option<Kernel> {
+        None
+    }
+}
+
+impl dyn Ranking + '_ {
+    /// Its scores, of the shape that they ought to have.
+    pub(crate) fn checked(&self, prompt: &Observed<'_>) -> Result<Tensor> {
+        let (scores, heads, tokens) = (
+            self.scores(prompt)?,
+            prompt.shape.heads,
+            prompt.keys.dim(1)?,
+        );
+        if scores.dims() != [heads, tokens] {
+            candle_core::bail!(
+                "headkv: a ranking gave scores {:?} for {heads} heads and {tokens} tokens; correct its `scores`",
+                scores.dims()
+            );
+        }
+        Ok(scores)
+    }
+}
+
+/// A ranking that GPUs have a kernel for, besides the window's attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kernel {
+    /// `drop`.
+    Drop,
 }
 
 /// What a ranking looks at besides the window's queries, the keys and the values.

@@ -1,0 +1,13 @@
+// Scores as integers of the same order, for radix selection.
+#pragma once
+#include <stdint.h>
+
+namespace headkv {
+
+/// Orders as the float does.
+__device__ inline uint32_t order(float score) {
+    const uint32_t bits = __float_as_uint(score);
+    return bits >> 31 ? ~bits : bits | 1u << 31;
+}
+
+} // namespace headkv
