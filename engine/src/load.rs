@@ -4,6 +4,7 @@ use crate::{Device, Error, ModelFiles, check::guard, facts, files::first_line, w
 use headkv_plugin::{
     Compression, HeadKv, ModelShape,
     hook::{Model, Options, Panels, Reuse},
+    prefix::Place,
 };
 use mistralrs_core::{
     DefaultSchedulerMethod, DeviceMapSetting, GGUFLoaderBuilder, GGUFSpecificConfig, Loader,
@@ -34,9 +35,11 @@ pub struct LoadOptions {
     pub ignore_end: bool,
     /// How prompts share the engine with sequences that decode, under [`Attention::Compressed`].
     pub prompts: PromptPolicy,
-    /// Bytes of host memory for prompts that have been read, under [`Attention::Compressed`]: one that begins as an
-    /// earlier one did is read on from where they part. 0 remembers none.
+    /// Bytes of memory for prompts that have been read, under [`Attention::Compressed`]: one that begins as an earlier one
+    /// did is read on from where they part. 0 remembers none.
     pub prefix_bytes: usize,
+    /// Where these bytes are, for a model on a GPU.
+    pub prefix_place: Place,
     /// What is remembered within these bytes.
     pub reuse: Reuse,
 }
@@ -51,6 +54,7 @@ impl LoadOptions {
             ignore_end: false,
             prompts: PromptPolicy::default(),
             prefix_bytes: 0,
+            prefix_place: Place::default(),
             reuse: Reuse::Exact,
         }
     }
@@ -106,6 +110,7 @@ impl Engine {
                 let how = Options {
                     prompts: options.prompts,
                     prefix_bytes: options.prefix_bytes,
+                    prefix_place: options.prefix_place,
                     reuse: options.reuse,
                     facts: facts::of(&files),
                 };

@@ -14,7 +14,11 @@ use crate::{
     store::Heads,
 };
 use headkv_engine::{Attention, Device, Engine, Generation, LoadOptions, Request, hub};
-use headkv_plugin::{Compression, hook, methods, prefix::BLOCK, watch::Watch};
+use headkv_plugin::{
+    Compression, hook, methods,
+    prefix::{BLOCK, Place},
+    watch::Watch,
+};
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
@@ -38,6 +42,8 @@ pub struct InProcess {
 pub struct Memory {
     /// The most bytes of prompts.
     pub bytes: usize,
+    /// Where they are, for a model on a GPU.
+    pub place: Place,
     /// Files of prompts' beginnings that are known from the start.
     pub states: Vec<PathBuf>,
 }
@@ -106,11 +112,12 @@ impl InProcess {
     /// Forgets all prompts, and remembers those that come if they are to be reused.
     fn start(&self, reuse: Option<Reuse>) -> Result<(), Error> {
         let model = self.engine.compressed().map_err(backend)?;
+        let Memory { bytes, place, .. } = self.memory;
         match reuse {
-            None => model.remember(hook::Reuse::Exact, 0),
-            Some(Reuse::Compressed) => model.remember(hook::Reuse::Compressed, self.memory.bytes),
+            None => model.remember(hook::Reuse::Exact, 0, place),
+            Some(Reuse::Compressed) => model.remember(hook::Reuse::Compressed, bytes, place),
             Some(Reuse::Exact) => {
-                model.remember(hook::Reuse::Exact, self.memory.bytes);
+                model.remember(hook::Reuse::Exact, bytes, place);
                 for file in &self.memory.states {
                     self.engine.load_state(file).map_err(backend)?;
                 }
@@ -122,7 +129,7 @@ impl InProcess {
     /// Reads the prompt of the turn before if this one could be read on from it and cannot: the run was interrupted, or
     /// another machine had it. It is not part of any answer's time.
     fn catch_up(&self, before: &Prompt, prompt: &[u32]) -> Result<(), Failure> {
-        let before = self.encode(before)?;
+        let (before, then) = self.parts(before)?;
         let model = self.engine.compressed().map_err(failure)?;
         let shared = shared(&before, prompt);
         let wanted = match () {
@@ -131,9 +138,9 @@ impl InProcess {
             () => 0,
         };
         if model.known(prompt) < wanted {
-            self.engine
-                .generate(&[Request::new(before, 1)])
-                .map_err(failure)?;
+            let mut request = Request::new(before, 1);
+            request.then = then;
+            self.engine.generate(&[request]).map_err(failure)?;
         }
         Ok(())
     }
@@ -224,23 +231,28 @@ impl InProcess {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// A prompt's token ids: those that are compressed, and those that come then.
+    fn parts(&self, framed: &Prompt) -> Result<(Vec<u32>, Vec<u32>), Failure> {
+        let mut prompt = self.encode(framed)?;
+        let Some(at) = framed.apart else {
+            return Ok((prompt, Vec::new()));
+        };
+        // The tokens are those of the whole prompt; one that reaches into the question belongs to it.
+        let context = framed.text.get(..at).unwrap_or_default();
+        let context = self.tokens(framed, context)?;
+        let then = prompt.split_off(shared(&prompt, &context));
+        if prompt.is_empty() || then.is_empty() {
+            let why = "this prompt has no context before its question, or no question; leave out --question-apart";
+            return Err(Failure::Row(why.into()));
+        }
+        Ok((prompt, then))
+    }
+
     /// The request of a job.
     fn request(&self, job: &Job) -> Result<Request, Failure> {
-        let Prompt { text, apart, .. } = job.prompt;
-        let mut prompt = self.encode(job.prompt)?;
+        let (prompt, then) = self.parts(job.prompt)?;
         if let Some(before) = job.before {
-            self.catch_up(before, &prompt)?;
-        }
-        let mut then = Vec::new();
-        if let Some(at) = *apart {
-            // The tokens are those of the whole prompt; one that reaches into the question belongs to it.
-            let context = text.get(..at).unwrap_or_default();
-            let context = self.tokens(job.prompt, context)?;
-            then = prompt.split_off(shared(&prompt, &context));
-            if prompt.is_empty() || then.is_empty() {
-                let why = "this prompt has no context before its question, or no question; leave out --question-apart";
-                return Err(Failure::Row(why.into()));
-            }
+            self.catch_up(before, &[&prompt[..], &then].concat())?;
         }
         Ok(Request {
             watch: self.watches().then(Arc::<Watch>::default),

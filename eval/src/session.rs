@@ -272,6 +272,7 @@ impl Session<'_> {
         if let Some(options) = &self.grid.turns {
             backend = backend.remember(engine::Memory {
                 bytes: options.prefix_bytes,
+                place: options.place()?,
                 states: options.state.clone(),
             })?;
             if let Some(file) = &options.save_state {

@@ -1,5 +1,8 @@
 //! What is kept of prompts that have run, for prompts that go on from them: nothing is read or ranked again.
 //!
+//! A prompt of which the end comes once the others are compressed leaves what is kept of those: a document, which was ranked
+//! without knowing any question and from which as many prompts go on as ask about it.
+//!
 //! The next turn's tokens go behind what was kept, all of them. What was ranked for an earlier question is not what a
 //! later one would have kept, so this is not exact; a conversation whose tail is too long is read and ranked anew.
 
@@ -33,6 +36,8 @@ pub struct Conversations {
 pub struct Kept {
     tokens: Vec<u32>,
     past: Past,
+    /// A prompt that goes on from it does not take its place.
+    stays: bool,
     _share: Share,
 }
 
@@ -47,10 +52,11 @@ impl Kept {
         &self.past
     }
 
-    fn begins(&self, prompt: &[u32], config: &Compression) -> bool {
-        self.tokens.len() < prompt.len()
-            && prompt.starts_with(&self.tokens)
-            && self.past.config() == config
+    /// Whether that prompt goes on from here; one that is compressed `until` before its end from nothing shorter than that.
+    fn begins(&self, prompt: &[u32], until: usize, config: &Compression) -> bool {
+        let (own, all) = (self.tokens.len(), prompt.len());
+        let long_enough = if until < all { own == until } else { own < all };
+        long_enough && prompt.starts_with(&self.tokens) && self.past.config() == config
     }
 }
 
@@ -86,10 +92,11 @@ impl Conversations {
         self.tail.store(tokens, Relaxed);
     }
 
-    /// The longest prompt that this one goes on from, under the same configuration; none if too much came behind it.
-    pub fn find(&self, prompt: &[u32], config: &Compression) -> Option<Arc<Kept>> {
+    /// The longest prompt that this one goes on from, under the same configuration; none if too much came behind it. Of this
+    /// one, the first `until` tokens are to be compressed, and the others come behind them.
+    pub fn find(&self, prompt: &[u32], until: usize, config: &Compression) -> Option<Arc<Kept>> {
         self.tally.asked(prompt.len());
-        let kept = self.look(prompt, config)?;
+        let kept = self.look(prompt, until, config)?;
         if prompt.len() - kept.past.ranked() > self.tail.load(Relaxed) {
             return None;
         }
@@ -99,27 +106,30 @@ impl Conversations {
 
     /// Tokens of a prompt's beginning of which what is kept is remembered.
     pub fn known(&self, prompt: &[u32], config: &Compression) -> usize {
-        self.look(prompt, config).map_or(0, |kept| kept.tokens())
+        self.look(prompt, prompt.len(), config)
+            .map_or(0, |kept| kept.tokens())
     }
 
-    fn look(&self, prompt: &[u32], config: &Compression) -> Option<Arc<Kept>> {
+    fn look(&self, prompt: &[u32], until: usize, config: &Compression) -> Option<Arc<Kept>> {
         let mut shelf = self.shelf();
         let begins = shelf
             .iter()
             .enumerate()
-            .filter(|(_, kept)| kept.begins(prompt, config));
+            .filter(|(_, kept)| kept.begins(prompt, until, config));
         let (at, _) = begins.max_by_key(|(_, kept)| kept.tokens())?;
         let kept = shelf.remove(at);
         shelf.push(kept.clone());
         Some(kept)
     }
 
-    /// Remembers what a prompt has left, in the place of those that it goes on from; what is too large is not.
-    pub fn insert(&self, tokens: &[u32], past: Past) {
+    /// Remembers what a prompt has left, in the place of those that it goes on from and that do not stay; what is too large
+    /// is not.
+    pub fn insert(&self, tokens: &[u32], past: Past, stays: bool) {
         let bytes = past.bytes();
         let mut shelf = self.shelf();
         let same = |kept: &Arc<Kept>| {
-            tokens.starts_with(&kept.tokens) && kept.past.config() == past.config()
+            let replaced = !kept.stays || kept.tokens == tokens;
+            replaced && tokens.starts_with(&kept.tokens) && kept.past.config() == past.config()
         };
         // Whoever goes on from it at this moment has it still.
         shelf.retain(|kept| Arc::strong_count(kept) > 1 || !same(kept));
@@ -137,6 +147,7 @@ impl Conversations {
         shelf.push(Arc::new(Kept {
             tokens: tokens.to_vec(),
             past,
+            stays,
             _share: share,
         }));
     }

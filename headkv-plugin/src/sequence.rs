@@ -7,13 +7,13 @@ use crate::{
     prefix::{Known, Recording},
     replay,
     settle::settle,
-    usage::Account,
+    usage::{Account, Meter},
 };
 use candle_core::{Result, Tensor};
 use std::{
     any::Any,
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 /// A sequence from its first token on.
@@ -22,6 +22,8 @@ pub struct Sequence {
     account: Account,
     /// The prompt's last tokens that come once the others are compressed, and stay whole.
     then: usize,
+    /// Whether somebody asked for that: what is kept of the others is a document's.
+    document: bool,
     /// `Layer`s of the backend that the model runs on, as far as the first pass has come.
     layers: Vec<Box<dyn Held>>,
     /// The prompt's beginning, if it was read before.
@@ -41,6 +43,7 @@ trait Held: Any + Send {
     fn fork(&self) -> Result<Box<dyn Held>>;
     fn own_bytes(&self) -> usize;
     fn kept_bytes(&self) -> usize;
+    fn is_growing(&self) -> bool;
 }
 
 /// What the layers of a sequence hold at one moment; what is kept of the prompt is shared with the sequence.
@@ -51,6 +54,8 @@ pub struct Past {
     bytes: usize,
     /// Tokens that the others were ranked from.
     ranked: usize,
+    /// What the sequences count that go on from it: what they share, once.
+    running: Mutex<Weak<Meter>>,
 }
 
 impl Past {
@@ -85,6 +90,10 @@ where
     fn kept_bytes(&self) -> usize {
         Layer::kept_bytes(self)
     }
+
+    fn is_growing(&self) -> bool {
+        matches!(self, Self::Growing(_))
+    }
 }
 
 fn fork(layers: &[Box<dyn Held>]) -> Result<Vec<Box<dyn Held>>> {
@@ -112,6 +121,7 @@ impl Sequence {
             policy,
             account,
             then: 0,
+            document: false,
             layers: Vec::new(),
             known: None,
             recording: None,
@@ -132,8 +142,30 @@ impl Sequence {
         self.account.reuse(tokens);
         let sum = |bytes: fn(&dyn Held) -> usize| self.layers.iter().map(|one| bytes(&**one)).sum();
         self.account.own.change(0, sum(|layer| layer.own_bytes()));
-        self.account.kept.change(0, sum(|layer| layer.kept_bytes()));
+        let mut running = past.running.lock().unwrap_or_else(PoisonError::into_inner);
+        match running.upgrade() {
+            Some(meter) => self.account.share(meter),
+            None => {
+                self.account.kept.change(0, sum(|layer| layer.kept_bytes()));
+                *running = Arc::downgrade(&self.account.kept);
+            }
+        }
         Ok(())
+    }
+
+    /// Whether it goes on from what another prompt left.
+    pub fn goes_on(&self) -> bool {
+        self.ranked.is_some()
+    }
+
+    /// Whether its end comes once the others are compressed because somebody asked for that.
+    pub fn is_document(&self) -> bool {
+        self.document
+    }
+
+    /// Whether what is kept of it is to be remembered, up to where its end comes that is not compressed.
+    pub fn leaves_a_document(&self) -> bool {
+        self.remembered && self.document
     }
 
     /// Has what is kept of the prompt remembered.
@@ -141,12 +173,14 @@ impl Sequence {
         self.remembered = true;
     }
 
-    /// What is to be remembered, asked once, when all of the prompt's `tokens` tokens have run in all layers.
+    /// What is to be remembered, given once, when all of the prompt's `tokens` tokens that are compressed have run in all
+    /// layers.
     ///
     /// # Errors
     /// Memory that runs out.
     pub fn past(&mut self, tokens: usize) -> Result<Option<Past>> {
-        if !std::mem::take(&mut self.remembered) {
+        let waits = self.layers.iter().any(|layer| layer.is_growing());
+        if waits || !std::mem::take(&mut self.remembered) {
             return Ok(None);
         }
         let layers = fork(&self.layers)?;
@@ -158,12 +192,13 @@ impl Sequence {
             bytes: held.sum(),
             layers: layers.into(),
             ranked: self.ranked.unwrap_or(tokens),
+            running: Mutex::default(),
         }))
     }
 
-    /// Of its prompt, the last `then` tokens come once the others are compressed.
-    pub fn then(mut self, then: usize) -> Self {
-        self.then = then;
+    /// Of its prompt, the last `then` tokens come once the others are compressed, which are a document or not.
+    pub fn then(mut self, then: usize, document: bool) -> Self {
+        (self.then, self.document) = (then, document);
         self
     }
 
@@ -270,6 +305,7 @@ impl Sequence {
             policy: self.policy.clone(),
             account,
             then: self.then,
+            document: self.document,
             layers,
             known: self.known.clone(),
             recording: None,
@@ -325,7 +361,12 @@ impl Sequence {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ModelShape, cpu::Cpu, prefix::Prefixes, usage::Ledger};
+    use crate::{
+        ModelShape,
+        cpu::Cpu,
+        prefix::{Place, Prefixes},
+        usage::Ledger,
+    };
     use candle_core::{DType, Device, Tensor};
 
     #[test]
@@ -339,7 +380,7 @@ mod tests {
         let policy = Policy::new(&Compression::new("full", 16), model, None).unwrap();
         let tokens: Vec<u32> = (0..100).collect();
         let rows = Tensor::zeros((1, 100, 1), DType::F32, &Device::Cpu).unwrap();
-        let prefixes = Prefixes::new(1 << 20);
+        let prefixes = Prefixes::new(1 << 20, Place::Host);
         let mut recording = prefixes.record(&tokens).unwrap();
         prefixes.add(&mut recording, [&rows, &rows], 1).unwrap();
         prefixes.insert(recording);

@@ -158,11 +158,18 @@ impl Account {
     pub fn fork(&self, sequence: usize, request: usize) -> Self {
         let prompt_tokens = self.entry.prompt_tokens;
         let mut fork = self.ledger.open(sequence, request, prompt_tokens);
-        let entry = &fork.entry;
-        entry.tokens.store(self.entry.tokens.load(Relaxed), Relaxed);
-        entry.kept.store(self.entry.kept.load(Relaxed), Relaxed);
-        fork.kept = self.kept.clone();
+        let tokens = self.entry.tokens.load(Relaxed);
+        fork.entry.tokens.store(tokens, Relaxed);
+        fork.share(self.kept.clone());
         fork
+    }
+
+    /// Has what is kept counted where another sequence counts the same.
+    pub fn share(&mut self, kept: Arc<Meter>) {
+        // In this order: the sequence's own meter, which goes, has counted nothing.
+        self.kept = kept;
+        let bytes = self.kept.bytes.load(Relaxed);
+        self.entry.kept.store(bytes, Relaxed);
     }
 
     /// Counts tokens that were taken in from an earlier prompt.
@@ -173,6 +180,9 @@ impl Account {
 
     /// Counts time spent on compression, and tokens seen.
     pub fn add(&self, compressing: Duration, tokens: usize) {
+        if compressing.is_zero() && tokens == 0 {
+            return;
+        }
         let nanos = compressing.as_nanos() as u64;
         self.entry.compression_nanos.fetch_add(nanos, Relaxed);
         self.entry.tokens.fetch_add(tokens, Relaxed);
@@ -188,6 +198,10 @@ impl Drop for Account {
 impl Meter {
     /// One of the things that count has grown or shrunk.
     pub fn change(&self, from: usize, to: usize) {
+        // Most layers of most steps: nothing that other threads look at is touched.
+        if from == to {
+            return;
+        }
         for counter in [&self.bytes, &self.total] {
             if to >= from {
                 counter.fetch_add(to - from, Relaxed);
@@ -232,6 +246,26 @@ mod tests {
         drop(second);
         assert_eq!(ledger.held_bytes(), 0);
         assert_eq!(ledger.usage(5), None);
+    }
+
+    #[test]
+    fn what_several_sequences_share_counts_once() {
+        let ledger = Arc::new(Ledger::default());
+        let first = ledger.open(1, 1, 10);
+        first.kept.change(0, 1000);
+        let fork = first.fork(2, 1);
+        let mut other = ledger.open(3, 2, 12);
+        other.share(first.kept.clone());
+        fork.own.change(0, 64);
+        assert_eq!(ledger.held_bytes(), 1064);
+        drop(first);
+        assert_eq!(ledger.held_bytes(), 1064);
+        let kept = |sequence| ledger.usage(sequence).unwrap().kept_bytes;
+        assert_eq!((kept(1), kept(2), kept(3)), (1000, 1000, 1000));
+        drop(fork);
+        assert_eq!(ledger.held_bytes(), 1000);
+        drop(other);
+        assert_eq!(ledger.held_bytes(), 0);
     }
 
     #[test]

@@ -30,10 +30,9 @@ pub(crate) fn install<'a>(
         if weight.rank() != 2 {
             continue;
         }
-        let product = match hook
-            .as_ref()
-            .map_or(Ok(None), |hook| hook.linear(&weight))?
-        {
+        // A layer whose rest is in other processes adds up by itself.
+        let hook = hook.as_ref().filter(|_| !spread());
+        let product = match hook.map_or(Ok(None), |hook| hook.linear(&weight))? {
             None if weight.device().is_cuda() && !spread() => Product::Matrix {
                 bias: bias(&**layer, weight.dim(D::Minus1)?)?,
                 layer: layer.clone(),

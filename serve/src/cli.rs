@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser, Subcommand};
 use headkv_engine::Device;
 use headkv_files::{size, terminal};
-use headkv_plugin::{Compression, hook::Reuse};
+use headkv_plugin::{Compression, hook::Reuse, prefix::Place};
 use std::{
     ffi::OsString,
     fs,
@@ -92,12 +92,20 @@ struct Cli {
     /// Memory for keys and values of one request, whatever it asks for [default: --kv-budget]
     #[arg(long, value_name = "BYTES", value_parser = size::bytes, help_heading = "Admission")]
     request_kv: Option<usize>,
-    /// Host memory beside --kv-budget for prompts that were read: one that begins as an earlier one did, such as the next
+    /// Memory beside --kv-budget for prompts that were read: one that begins as an earlier one did, such as the next
     /// turn of a conversation, is read on from there; 0 turns it off
     #[arg(long, value_name = "BYTES", default_value = "512MiB", value_parser = size::bytes_or_none, help_heading = "Admission")]
     prefix_bytes: usize,
-    /// What is read on from: exact (all of it, which changes no answer), compressed (what was kept of the turn before, which
-    /// does: less is held and attended to)
+    /// Where that memory is of exact ones, for a model on a GPU: host, or device, where reading on copies nothing over the bus
+    #[arg(
+        long,
+        value_name = "PLACE",
+        default_value = "host",
+        help_heading = "Admission"
+    )]
+    prefix_place: Place,
+    /// What is read on from: exact (all of it, which changes no answer), compressed (what was kept of the turn before, or of
+    /// what stands before a question that comes apart, which does: less is held and attended to)
     #[arg(long, value_name = "MODE", default_value = "exact", value_parser = reuse, help_heading = "Admission")]
     reuse: Reuse,
     /// A prompt's beginning that `headkv-eval turns --save-state` read, within --prefix-bytes; may be repeated
@@ -270,6 +278,7 @@ fn settings(cli: Cli) -> Result<Options> {
         kv_budget: cli.kv_budget,
         request_kv: cli.request_kv,
         prefix_bytes: cli.prefix_bytes,
+        prefix_place: cli.prefix_place,
         reuse: cli.reuse,
         states: cli.state,
         queue: cli.queue,

@@ -24,6 +24,8 @@ pub struct Prompt {
     pub request: NormalRequest,
     /// Tokens of the prompt.
     pub tokens: usize,
+    /// Those at its end that come once the others are compressed.
+    pub then: usize,
     /// The request's field that holds it.
     pub param: &'static str,
     /// Alternatives per token, if probabilities are asked for.
@@ -139,7 +141,8 @@ pub async fn start(
                 context,
             ));
         }
-        let footprint = served.footprint(policy, prompt.tokens, answer)?;
+        let compressed = prompt.tokens - prompt.then;
+        let footprint = served.footprint(policy, compressed, prompt.then + answer)?;
         need.bytes = need
             .bytes
             .saturating_add(footprint.bytes.saturating_mul(common.n));
@@ -194,15 +197,13 @@ pub async fn start(
             watching.extend(watcher.clone().map(|watcher| watcher as _));
             watching.extend(common.seed.map(|seed| Arc::new(Seed::new(seed, n)) as _));
             request.logits_processors = Some(watching);
-            let configured = match &own {
-                None => None,
-                Some(policy) => Some(
-                    served
-                        .model()
-                        .configure(request.id, policy.clone())
-                        .map_err(|e| ApiError::parameter("headkv", e.to_string()))?,
-                ),
-            };
+            let configured = (own.is_some() || prompt.then > 0).then(|| {
+                served
+                    .model()
+                    .configure_then(request.id, own.clone(), prompt.then)
+                    .map_err(|e| ApiError::parameter("headkv", e.to_string()))
+            });
+            let configured = configured.transpose()?;
             let progress = Arc::new(Progress {
                 prompt: prompt.tokens,
                 ..Progress::default()

@@ -1,7 +1,7 @@
 //! What a server is started with.
 
 use headkv_engine::Device;
-use headkv_plugin::{Compression, hook::Reuse};
+use headkv_plugin::{Compression, hook::Reuse, prefix::Place};
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 /// A server's settings; [`Options::new`] has the command line's defaults.
@@ -25,9 +25,11 @@ pub struct Options {
     pub kv_budget: usize,
     /// Bytes of keys and values that one request may hold; `None` is all of the budget.
     pub request_kv: Option<usize>,
-    /// Bytes of host memory for prompts that have been read, beside the budget: a prompt that begins as an earlier one did
+    /// Bytes of memory for prompts that have been read, beside the budget: a prompt that begins as an earlier one did
     /// is read on from there. 0 remembers none.
     pub prefix_bytes: usize,
+    /// Where whole prompts are remembered, for a model on a GPU.
+    pub prefix_place: Place,
     /// What is remembered within these bytes.
     pub reuse: Reuse,
     /// Files of prompts' beginnings that are known from the start.
@@ -81,6 +83,7 @@ impl Options {
             kv_budget: 4 << 30,
             request_kv: None,
             prefix_bytes: 512 << 20,
+            prefix_place: Place::Host,
             reuse: Reuse::Exact,
             states: Vec::new(),
             queue: 256,

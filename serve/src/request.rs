@@ -46,6 +46,8 @@ pub struct Common {
     pub seed: Option<u64>,
     /// The request's own compression.
     pub headkv: Option<Value>,
+    /// Whether what comes before the last message is compressed without knowing that.
+    pub question_apart: bool,
 }
 
 /// Reads a body up to a limit.
@@ -146,6 +148,14 @@ impl Common {
                 ));
             }
         };
+        let mut headkv = fields.remove("headkv");
+        let mut question_apart = false;
+        if let Some(Value::Object(own)) = &mut headkv {
+            question_apart = flag(own, "question_apart")?;
+            if own.is_empty() {
+                headkv = None;
+            }
+        }
         let newer = count(fields, "max_completion_tokens", 1)?;
         let older = count(fields, "max_tokens", 1)?;
         Ok(Self {
@@ -155,7 +165,8 @@ impl Common {
             stops: stops(fields)?,
             max_tokens: newer.or(older),
             seed: seed(fields)?,
-            headkv: fields.remove("headkv"),
+            headkv,
+            question_apart,
         })
     }
 }
@@ -284,6 +295,13 @@ mod tests {
         let seed = |value: Value| take(json!({"seed": value})).unwrap().seed;
         assert_eq!(seed(json!(u64::MAX)), seed(json!(-1)));
         assert_eq!(seed(json!(3)), Some(3));
+        let own = |value: Value| {
+            let common = take(json!({"headkv": value})).unwrap();
+            (common.headkv, common.question_apart)
+        };
+        let apart = own(json!({"question_apart": true, "capacity": 64}));
+        assert_eq!(apart, (Some(json!({"capacity": 64})), true));
+        assert_eq!(own(json!({"question_apart": true})), (None, true));
     }
 
     #[test]
@@ -299,6 +317,7 @@ mod tests {
             (json!({"stop": [1]}), "stop"),
             (json!({"seed": 1.5}), "seed"),
             (json!({"seed": "x"}), "seed"),
+            (json!({"headkv": {"question_apart": 1}}), "question_apart"),
             (json!({"stream": "yes"}), "stream"),
             (json!({"stream_options": 1}), "stream_options"),
             (json!({"logit_bias": {"1": 10}}), "logit_bias"),

@@ -49,6 +49,7 @@ impl Served {
         load.prompts.tokens = options.step_tokens;
         load.prompts.interleave = true;
         load.prefix_bytes = options.prefix_bytes;
+        load.prefix_place = options.prefix_place;
         load.reuse = options.reuse;
         let engine = Engine::load(load, Attention::Compressed(compression.clone()))?;
         for file in &options.states {
@@ -116,29 +117,62 @@ impl Served {
     /// # Errors
     /// 400 if the chat template refuses the messages; 503 if the engine is gone.
     pub async fn prompt(&self, request: &NormalRequest) -> Result<Vec<u32>, ApiError> {
-        let messages = match &request.messages {
-            RequestMessage::CompletionTokens(tokens) => return Ok(tokens.clone()),
-            RequestMessage::Completion { text, .. } => return self.encode(text, true),
-            RequestMessage::Chat { .. } => request.messages.clone(),
-            _ => return Err(ApiError::request("this server answers to text only")),
+        match &request.messages {
+            RequestMessage::CompletionTokens(tokens) => Ok(tokens.clone()),
+            RequestMessage::Completion { text, .. } => self.encode(text, true),
+            _ => self.conversation(request, 0).await,
+        }
+    }
+
+    /// How many tokens of a conversation's prompt come before its last message: those that do not change with it.
+    ///
+    /// # Errors
+    /// As [`Self::prompt`], and 400 if there is nothing before it.
+    pub async fn before_the_last_message(
+        &self,
+        request: &NormalRequest,
+        prompt: &[u32],
+    ) -> Result<usize, ApiError> {
+        let before = match &request.messages {
+            RequestMessage::Chat { messages, .. } if messages.len() > 1 => {
+                self.conversation(request, 1).await?
+            }
+            _ => Vec::new(),
         };
+        let same = before.iter().zip(prompt).take_while(|(a, b)| a == b);
+        match same.count() {
+            0 => Err(ApiError::parameter(
+                "headkv",
+                "question_apart compresses what comes before the last message; send that as messages of its own",
+            )),
+            tokens => Ok(tokens.min(prompt.len() - 1)),
+        }
+    }
+
+    /// Token ids of a conversation without its last `without` messages; of all of it, with what begins an answer.
+    async fn conversation(
+        &self,
+        request: &NormalRequest,
+        without: usize,
+    ) -> Result<Vec<u32>, ApiError> {
         if !self.engine.files().has_chat_template() {
             let why = "this model has no chat template; ask it at /v1/completions";
             return Err(ApiError::parameter("messages", why));
         }
         let RequestMessage::Chat {
-            messages,
+            mut messages,
             enable_thinking,
             reasoning_effort,
-        } = messages
+        } = request.messages.clone()
         else {
             return Err(ApiError::request("this server answers to text only"));
         };
+        messages.truncate(messages.len().saturating_sub(without));
         let (response, mut tokens) = mpsc::channel(1);
         let ask = Request::Tokenize(TokenizationRequest {
             text: Either::Left(messages),
             tools: request.tools.clone(),
-            add_generation_prompt: true,
+            add_generation_prompt: without == 0,
             add_special_tokens: true,
             enable_thinking,
             reasoning_effort,

@@ -74,6 +74,8 @@ pub struct Options {
     pub haystack: Option<PathBuf>,
     /// How text and question become a prompt.
     pub template: Template,
+    /// Whether the text is compressed before a question is known.
+    pub question_apart: bool,
     /// babilong's stories, with all of their questions.
     pub babilong: Option<babilong::Options>,
 }
@@ -152,7 +154,9 @@ fn over_one_text(
             text,
             chat: template.is_chat(),
             special: !template.is_chat(),
-            apart: None,
+            apart: options
+                .question_apart
+                .then(|| template.context_end(&context)),
         };
         let turn = Turn {
             number: at + 1,
@@ -171,7 +175,10 @@ fn over_one_text(
             length: Some(length),
             depth: None,
             bucket: None,
-            protocol: needle::protocol(template, options.haystack.as_deref()),
+            protocol: super::apart_label(
+                needle::protocol(template, options.haystack.as_deref()),
+                options.question_apart,
+            ),
             prompt,
             min_tokens: 0,
             max_tokens: MAX_TOKENS,
@@ -260,6 +267,7 @@ mod tests {
         let options = Options {
             kinds: kinds.to_vec(),
             documents: 2,
+            question_apart: false,
             questions,
             lengths: vec![600],
             seed: 3,

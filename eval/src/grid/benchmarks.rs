@@ -8,6 +8,7 @@ use crate::{
 };
 use clap::Args;
 use headkv_files::size;
+use headkv_plugin::prefix::Place;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -203,9 +204,15 @@ pub struct Turns {
     /// plain, book, or a text with {context} and {question}; chat for questions only
     #[arg(long, default_value = "plain")]
     pub template: String,
+    /// Compress the text before a question is known; `compressed` then goes on from what is kept of the text alone
+    #[arg(long)]
+    pub question_apart: bool,
     /// Memory for prompts that were read
     #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = size::bytes)]
     pub prefix_bytes: usize,
+    /// Where that memory is, for a model on a GPU: host or device
+    #[arg(long, value_name = "PLACE", default_value = "host")]
+    pub prefix_place: String,
     /// Save what all prompts begin with to a file, before they are answered
     #[arg(long, value_name = "FILE")]
     pub save_state: Option<PathBuf>,
@@ -240,7 +247,7 @@ impl Turns {
             limit: self.limit,
             protocol: Protocol::Paper,
             max_input: None,
-            question_apart: false,
+            question_apart: self.question_apart,
         });
         Ok(turns::Options {
             kinds: kinds.collect::<Result<_, _>>()?,
@@ -250,8 +257,19 @@ impl Turns {
             seed: self.seed,
             haystack: self.haystack.clone(),
             template: self.template.parse()?,
+            question_apart: self.question_apart,
             babilong,
         })
+    }
+
+    /// Where earlier prompts are held.
+    ///
+    /// # Errors
+    /// An unknown place.
+    pub fn place(&self) -> Result<Place, Error> {
+        self.prefix_place
+            .parse()
+            .map_err(|why: String| Error::Option(format!("--prefix-place: {why}")))
     }
 
     /// What is reused, in the order in which it was asked for.

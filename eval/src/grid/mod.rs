@@ -153,6 +153,7 @@ impl Grid {
         self.needle.as_ref().is_some_and(|b| b.question_apart)
             || self.ruler.as_ref().is_some_and(|b| b.question_apart)
             || self.babilong.as_ref().is_some_and(|b| b.question_apart)
+            || self.turns.as_ref().is_some_and(|b| b.question_apart)
     }
 
     /// The grid as a file would say it, with everything that it leaves to the defaults.

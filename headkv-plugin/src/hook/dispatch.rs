@@ -7,7 +7,7 @@ use crate::{
     conversation::Conversations,
     cpu::Cpu,
     layer::{self, Row},
-    prefix::Prefixes,
+    prefix::{Place, Prefixes},
     sequence::{Open, Sequence},
 };
 use candle_core::{DType, Device, Result, Tensor};
@@ -24,20 +24,20 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Remembers up to `bytes` in that way, and nothing in the other.
-    pub fn new(reuse: Reuse, bytes: usize) -> Self {
+    /// Remembers up to `bytes` in that way and place, and nothing in the other.
+    pub fn new(reuse: Reuse, bytes: usize, place: Place) -> Self {
         let memory = Self {
-            prefixes: Prefixes::new(0),
+            prefixes: Prefixes::new(0, place),
             conversations: Conversations::new(0),
         };
-        memory.restart(reuse, bytes);
+        memory.restart(reuse, bytes, place);
         memory
     }
 
     /// Forgets everything, and is from now on as a new one.
-    pub fn restart(&self, reuse: Reuse, bytes: usize) {
+    pub fn restart(&self, reuse: Reuse, bytes: usize, place: Place) {
         let of = |kind| if reuse == kind { bytes } else { 0 };
-        self.prefixes.restart(of(Reuse::Exact));
+        self.prefixes.restart(of(Reuse::Exact), place);
         self.conversations.restart(of(Reuse::Compressed));
     }
 }
@@ -143,12 +143,15 @@ fn attend<B: Backend>(
             if let Some(recording) = state.recorded(cx.model.layers) {
                 memory.prefixes.insert(recording);
             }
-            let prompt = &seq.info().prompt;
             // What cannot be remembered is no reason to fail.
-            if seq.seen(cx.layer) + tokens >= prompt.len()
-                && let Ok(Some(past)) = state.past(prompt.len())
+            if seq.seen(cx.layer) + tokens >= compressed
+                && let Ok(Some(past)) = state.past(compressed)
             {
-                memory.conversations.insert(prompt, past);
+                let prompt = &seq.info().prompt;
+                let stays = compressed < prompt.len();
+                memory
+                    .conversations
+                    .insert(&prompt[..compressed], past, stays);
             }
         }
     }

@@ -7,7 +7,7 @@ mod model;
 pub use linear::Panels;
 pub use model::{Configured, Model};
 
-use crate::{Compression, Error, HeadScores, methods, ranking::Facts};
+use crate::{Compression, Error, HeadScores, methods, prefix::Place, ranking::Facts};
 use candle_core::Result;
 use mistralrs_core::attention_hook::{
     AttentionHook, ModelHook, ModelInfo, PromptPolicy, scope, sync_scope,
@@ -47,9 +47,11 @@ pub enum Reuse {
 pub struct Options {
     /// How prompts share the engine with sequences that decode.
     pub prompts: PromptPolicy,
-    /// Bytes of host memory for prompts that have been read: one that begins as an earlier one did is read on from where
-    /// they part ([`crate::prefix`]). 0 remembers none.
+    /// Bytes of memory for prompts that have been read: one that begins as an earlier one did is read on from where they
+    /// part ([`crate::prefix`]). 0 remembers none.
     pub prefix_bytes: usize,
+    /// Where these bytes are, of whole prompts; what is kept of them is where the model is.
+    pub prefix_place: Place,
     /// What is remembered within these bytes.
     pub reuse: Reuse,
     /// What is known of the model; some rankings need it ([`crate::ranking::Needs`]).

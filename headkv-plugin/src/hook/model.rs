@@ -8,7 +8,7 @@ use super::{
 use crate::{
     Compression, Error, HeadScores, ModelShape, Policy,
     conversation::Conversations,
-    prefix::{Prefixes, Reused},
+    prefix::{Place, Prefixes, Reused},
     ranking::Facts,
     sequence::Sequence,
     usage::{Ledger, Usage},
@@ -84,7 +84,7 @@ impl Model {
             shape,
             windows,
             prompts: options.prompts,
-            memory: Memory::new(options.reuse, options.prefix_bytes),
+            memory: Memory::new(options.reuse, options.prefix_bytes, options.prefix_place),
             context: info.max_seq_len,
             facts: options.facts,
             policies: Mutex::new(Policies {
@@ -191,9 +191,9 @@ impl Model {
         &self.memory.conversations
     }
 
-    /// Forgets all earlier prompts, and remembers those that come, up to that many bytes.
-    pub fn remember(&self, reuse: Reuse, bytes: usize) {
-        self.memory.restart(reuse, bytes);
+    /// Forgets all earlier prompts, and remembers those that come, up to that many bytes; whole ones in that place.
+    pub fn remember(&self, reuse: Reuse, bytes: usize, place: Place) {
+        self.memory.restart(reuse, bytes, place);
     }
 
     /// Bytes of earlier prompts that are remembered, and how many may be.
@@ -259,6 +259,7 @@ impl ModelHook for Model {
             );
         }
         // A prompt that is said again is complete before its last token runs, which the first answer comes from.
+        let document = then > 0;
         let then = match policy.needs().replay && seq.prompt.len() > 1 {
             true => then.max(1),
             false => then,
@@ -266,7 +267,9 @@ impl ModelHook for Model {
         let account = self
             .ledger
             .open(seq.seq_id, seq.request_id, seq.prompt.len());
-        Ok(Box::new(Sequence::new(policy, account).then(then)))
+        Ok(Box::new(
+            Sequence::new(policy, account).then(then, document),
+        ))
     }
 
     fn attend(&self, cx: &AttendCx<'_>, seqs: &[Arc<HookedSequence>]) -> Result<Tensor> {
@@ -283,10 +286,18 @@ impl ModelHook for Model {
         }
         let mut state = seq.state::<Sequence>()?;
         let prompt = state.compressed(&seq.info().prompt);
-        // What is kept of a prompt whose end comes after the compression is not what the next turn goes on from.
-        if conversations.is_on() && prompt.len() == seq.info().prompt.len() {
-            state.remember();
-            let Some(kept) = conversations.find(prompt, &state.policy().config) else {
+        if conversations.is_on() {
+            // What a ranking says again is complete but for a last token that nobody set apart: no next turn begins so.
+            if prompt.len() < seq.info().prompt.len() && !state.is_document() {
+                return Ok(0);
+            }
+            let (all, until) = (&seq.info().prompt, prompt.len());
+            let kept = conversations.find(all, until, &state.policy().config);
+            // A document that is known is remembered: what comes behind it is not part of it.
+            if kept.is_none() || !state.is_document() {
+                state.remember();
+            }
+            let Some(kept) = kept else {
                 return Ok(0);
             };
             state.go_on(kept.past(), kept.tokens())?;
@@ -312,7 +323,8 @@ impl ModelHook for Model {
         let mut state = seq.state::<Sequence>()?;
         let seen = seq.seen(0);
         let prompt = state.compressed(&seq.info().prompt);
-        if !state.policy().waits() || seen > prompt.len() {
+        let stops = state.policy().waits() || state.leaves_a_document();
+        if !stops || state.goes_on() || seen > prompt.len() {
             return Ok(NextPass::Prompt(usize::MAX));
         }
         if seen < prompt.len() {

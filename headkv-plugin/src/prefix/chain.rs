@@ -1,6 +1,6 @@
 //! A prompt that was read: what it shares with an earlier one is stored there, the rest here.
 
-use super::room::Share;
+use super::{room::Share, rows::Rows};
 use candle_core::{DType, Device, Result, Tensor};
 use std::{collections::HashMap, sync::Arc};
 
@@ -12,8 +12,8 @@ pub struct Prefix {
     parent: Option<Known>,
     /// Behind the parent's.
     tokens: Vec<u32>,
-    /// By layer: keys and values of `tokens`, `(kv_heads, tokens, head_dim)`, in host memory.
-    layers: Vec<[Tensor; 2]>,
+    /// By layer: keys and values of `tokens`.
+    layers: Vec<[Rows; 2]>,
     share: Share,
 }
 
@@ -28,7 +28,7 @@ impl Prefix {
     pub fn new(
         parent: Option<Known>,
         tokens: Vec<u32>,
-        layers: Vec<[Tensor; 2]>,
+        layers: Vec<[Rows; 2]>,
         share: Share,
     ) -> Self {
         Self {
@@ -150,8 +150,7 @@ impl Known {
             candle_core::bail!("headkv: a prompt that was read has no layer {layer}");
         };
         let own = self.tokens - self.prefix.start();
-        let part = |x: &Tensor| x.narrow(1, 0, own)?.to_device(device)?.to_dtype(dtype);
-        parts.push([part(k)?, part(v)?]);
+        parts.push([k.first(own, device, dtype)?, v.first(own, device, dtype)?]);
         Ok(parts)
     }
 

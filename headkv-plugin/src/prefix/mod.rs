@@ -1,4 +1,5 @@
-//! Prompts that have been read, to be read on from: the whole keys and values of the most recent ones, in host memory.
+//! Prompts that have been read, to be read on from: the whole keys and values of the most recent ones, in host memory or a
+//! GPU's.
 //!
 //! A prompt that begins as an earlier one did attends to what that one left instead of running it again. What is kept of
 //! it is ranked anew over all of it, so that the answer is that of a prompt read from its beginning (up to rounding: a
@@ -11,17 +12,20 @@
 mod chain;
 mod recording;
 pub(crate) mod room;
+mod rows;
 mod state;
 pub(crate) mod tally;
 
 pub use chain::Known;
 pub use recording::Recording;
+pub use rows::Place;
 pub use state::State;
 pub use tally::Reused;
 
 use candle_core::{Device, Result, Tensor};
 use chain::{Comparison, Prefix};
 use room::{Room, Share};
+use rows::Rows;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -44,14 +48,20 @@ struct Shelf {
     read: Vec<Arc<Prefix>>,
     /// Never forgotten.
     pinned: Vec<Arc<Prefix>>,
+    /// Where those go that come.
+    place: Place,
 }
 
 impl Prefixes {
-    /// Remembers up to `limit` bytes; none are remembered with 0.
-    pub fn new(limit: usize) -> Self {
+    /// Remembers up to `limit` bytes in that place; none are remembered with 0.
+    pub fn new(limit: usize, place: Place) -> Self {
+        let shelf = Shelf {
+            place,
+            ..Shelf::default()
+        };
         Self {
             room: Room::new(limit),
-            shelf: Mutex::default(),
+            shelf: shelf.into(),
             tally: Tally::default(),
         }
     }
@@ -66,10 +76,13 @@ impl Prefixes {
         self.room.limit()
     }
 
-    /// Forgets everything, and remembers up to `limit` bytes from now on.
-    pub fn restart(&self, limit: usize) {
+    /// Forgets everything, and remembers up to `limit` bytes in that place from now on.
+    pub fn restart(&self, limit: usize, place: Place) {
         self.room.allow(limit);
-        *self.shelf() = Shelf::default();
+        *self.shelf() = Shelf {
+            place,
+            ..Shelf::default()
+        };
     }
 
     /// The longest beginning of a prompt that was read before, short of its last `last` tokens (of at least one).
@@ -128,7 +141,8 @@ impl Prefixes {
         [k, v]: [&Tensor; 2],
         layers: usize,
     ) -> Result<()> {
-        recording.add(k, v, layers, |bytes| self.make_room(bytes))
+        let place = self.shelf().place;
+        recording.add(k, v, layers, place, |bytes| self.make_room(bytes))
     }
 
     /// Remembers a prompt that has run, in the place of those that it goes on from and nobody else does.
@@ -162,8 +176,12 @@ impl Prefixes {
         let bytes = state.bytes();
         let share = self.make_room(bytes);
         let share = share.ok_or_else(|| (bytes, self.room.free()))?;
-        let prefix = Prefix::new(None, state.tokens, state.layers, share);
-        self.shelf().pinned.push(Arc::new(prefix));
+        let mut shelf = self.shelf();
+        let place = shelf.place;
+        let layers = state.layers.into_iter();
+        let layers = layers.map(|layer| layer.map(|x| Rows::new(x, place)));
+        let prefix = Prefix::new(None, state.tokens, layers.collect(), share);
+        shelf.pinned.push(Arc::new(prefix));
         Ok(())
     }
 

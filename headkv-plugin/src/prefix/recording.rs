@@ -4,15 +4,16 @@ use super::{
     BLOCK,
     chain::{Known, Prefix},
     room::Share,
+    rows::{Place, Rows},
 };
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 /// A prompt that is being read, layer by layer: what no earlier prompt has of it, in whole blocks.
 pub struct Recording {
     known: Option<Known>,
     /// Behind what is known.
     tokens: Vec<u32>,
-    layers: Vec<[Tensor; 2]>,
+    layers: Vec<[Rows; 2]>,
     share: Option<Share>,
     given_up: bool,
 }
@@ -44,6 +45,7 @@ impl Recording {
         k: &Tensor,
         v: &Tensor,
         layers: usize,
+        place: Place,
         room: impl FnOnce(usize) -> Option<Share>,
     ) -> Result<()> {
         let from = self.known.as_ref().map_or(0, Known::tokens);
@@ -57,9 +59,8 @@ impl Recording {
                 return Ok(());
             }
         }
-        // A copy: what came is part of a batch, or has room for more.
-        let held = |x: &Tensor| x.to_device(&Device::Cpu)?.force_contiguous();
-        self.layers.push([held(&k)?, held(&v)?]);
+        let held = [Rows::copy(&k, place)?, Rows::copy(&v, place)?];
+        self.layers.push(held);
         Ok(())
     }
 

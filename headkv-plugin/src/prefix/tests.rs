@@ -27,7 +27,7 @@ fn question(text: u32, number: u32, tokens: u32) -> Vec<u32> {
 
 #[test]
 fn the_longest_beginning_is_found_in_whole_blocks() {
-    let prefixes = Prefixes::new(1 << 20);
+    let prefixes = Prefixes::new(1 << 20, Place::Host);
     let first = prompt(0, 200);
     read(&prefixes, &first);
     read(&prefixes, &first[..100]);
@@ -49,7 +49,7 @@ fn the_longest_beginning_is_found_in_whole_blocks() {
 
 #[test]
 fn the_bytes_are_bounded_and_the_least_recently_used_goes_first() {
-    let prefixes = Prefixes::new(2500);
+    let prefixes = Prefixes::new(2500, Place::Host);
     let prompts = [0, 1000, 2000].map(|from| prompt(from, 100));
     for prompt in &prompts {
         read(&prefixes, prompt);
@@ -74,7 +74,7 @@ fn the_bytes_are_bounded_and_the_least_recently_used_goes_first() {
 
 #[test]
 fn nothing_is_forgotten_for_what_finds_no_room() {
-    let prefixes = Prefixes::new(3 * 64 * 8);
+    let prefixes = Prefixes::new(3 * 64 * 8, Place::Host);
     let text = prompt(0, 128);
     read(&prefixes, &text);
     read(&prefixes, &prompt(1000, 64));
@@ -91,7 +91,7 @@ fn nothing_is_forgotten_for_what_finds_no_room() {
 
 #[test]
 fn a_conversation_is_stored_once() {
-    let prefixes = Prefixes::new(1 << 20);
+    let prefixes = Prefixes::new(1 << 20, Place::Host);
     let turns = prompt(0, 6400);
     for turn in 1..=100 {
         read(&prefixes, &turns[..64 * turn]);
@@ -109,7 +109,7 @@ fn a_conversation_is_stored_once() {
 
 #[test]
 fn forks_of_a_text_hold_it_once() {
-    let prefixes = Prefixes::new(1 << 20);
+    let prefixes = Prefixes::new(1 << 20, Place::Host);
     read(&prefixes, &prompt(0, 1000));
     let text = prefixes.bytes();
     assert_eq!(text, 960 * 8);
@@ -130,7 +130,7 @@ fn forks_of_a_text_hold_it_once() {
 
 #[test]
 fn a_text_outlives_none_of_its_questions() {
-    let prefixes = Prefixes::new((960 + 4 * 128) * 8);
+    let prefixes = Prefixes::new((960 + 4 * 128) * 8, Place::Host);
     read(&prefixes, &prompt(0, 1000));
     for number in 0..50 {
         read(&prefixes, &question(1000, number, 100));
@@ -144,7 +144,7 @@ fn a_text_outlives_none_of_its_questions() {
 
 #[test]
 fn what_is_put_together_is_what_was_read() {
-    let prefixes = Prefixes::new(1 << 20);
+    let prefixes = Prefixes::new(1 << 20, Place::Host);
     let (first, second) = (question(300, 0, 100), question(300, 1, 200));
     for prompt in [&prompt(0, 300), &first, &second] {
         read(&prefixes, prompt);
@@ -157,7 +157,7 @@ fn what_is_put_together_is_what_was_read() {
     assert_eq!(k.dims(), v.dims());
     assert!(prefixes.state(&prompt(7, 300)).unwrap().is_none());
 
-    let other = Prefixes::new(state.bytes());
+    let other = Prefixes::new(state.bytes(), Place::Host);
     other.pin(state.clone()).unwrap();
     assert_eq!(known(&other, &second), 448);
     assert_eq!(known(&other, &first), 256, "as far as it goes");
@@ -165,13 +165,13 @@ fn what_is_put_together_is_what_was_read() {
     assert_eq!(full, Err((state.bytes(), 0)));
     read(&other, &prompt(5000, 64));
     assert_eq!(known(&other, &second), 448, "never forgotten");
-    other.restart(0);
+    other.restart(0, Place::Host);
     assert_eq!((other.bytes(), other.is_on()), (0, false));
 }
 
 #[test]
 fn what_is_being_read_counts() {
-    let prefixes = Prefixes::new(64 * 8);
+    let prefixes = Prefixes::new(64 * 8, Place::Host);
     let (mut one, mut two) = (
         prefixes.record(&prompt(0, 64)).unwrap(),
         prefixes.record(&prompt(1000, 64)).unwrap(),

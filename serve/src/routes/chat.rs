@@ -36,10 +36,16 @@ pub async fn create(
     let top = top_logprobs(&mut fields)?;
     messages::plain(&mut fields)?;
     let request = typed(&app, fields).await?;
-    let tokens = served.prompt(&request).await?.len();
+    let ids = served.prompt(&request).await?;
+    let tokens = ids.len();
+    let then = match common.question_apart {
+        true => tokens - served.before_the_last_message(&request, &ids).await?,
+        false => 0,
+    };
     let prompt = Prompt {
         request,
         tokens,
+        then,
         param: "messages",
         logprobs: top,
     };

@@ -35,6 +35,10 @@ pub async fn create(
     let served = &app.served;
     let limit = app.options.max_body;
     let (mut fields, common) = request::begin(body, limit, &served.name).await?;
+    if common.question_apart {
+        let why = "question_apart is for conversations, whose last message is the question; ask at /v1/chat/completions";
+        return Err(ApiError::parameter("headkv", why));
+    }
     let vocabulary = served.engine().tokenizer().get_vocab_size(true);
     let prompt = fields.remove("prompt").unwrap_or_default();
     entry.prompt(|| prompt.clone());
@@ -64,6 +68,7 @@ pub async fn create(
         jobs.push(Prompt {
             request,
             tokens: count,
+            then: 0,
             param: "prompt",
             logprobs: top,
         });

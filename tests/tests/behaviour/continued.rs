@@ -95,6 +95,51 @@ fn another_configuration_or_another_text_is_read() {
 }
 
 #[test]
+fn a_document_is_compressed_once_for_all_of_its_questions() {
+    for method in ["snapkv", "kvzip", "adakv"] {
+        let (kept, fresh) = (
+            engine(method, Reuse::Compressed, 256 << 20),
+            engine(method, Reuse::Exact, 0),
+        );
+        let document = text(&fresh, 4);
+        let questions =
+            ["\nWho was there?", "\nHow did it end, and why?", "\nWhere?"].map(|question| {
+                Request {
+                    then: fresh.encode(question).unwrap(),
+                    ..Request::new(document.clone(), 8)
+                }
+            });
+        let expected = fresh.generate(&questions).unwrap();
+        let held = |engine: &Engine| engine.compressed().unwrap().conversations().bytes();
+        let mut once = None;
+        for (at, (question, expected)) in questions.iter().zip(&expected).enumerate() {
+            let answer = kept
+                .generate(std::slice::from_ref(question))
+                .unwrap()
+                .remove(0);
+            assert_eq!(answer.tokens, expected.tokens, "{method}, question {at}");
+            assert_eq!(answer.kept_bytes, expected.kept_bytes);
+            let known = if at == 0 { 0 } else { document.len() };
+            assert_eq!(answer.reused_tokens, known, "{method}, question {at}");
+            // What is remembered is the document, not who asked.
+            assert_eq!(*once.get_or_insert(held(&kept)), answer.kept_bytes);
+            assert_eq!(Some(held(&kept)), once);
+        }
+        let together = kept.generate(&questions).unwrap();
+        for (answer, expected) in together.iter().zip(&expected) {
+            assert_eq!(answer.tokens, expected.tokens, "{method}, together");
+        }
+        // A document that another one begins with is not that one.
+        let longer = Request {
+            then: questions[0].then.clone(),
+            ..Request::new([&document[..], &[300; 20]].concat(), 2)
+        };
+        let answer = kept.generate(&[longer]).unwrap().remove(0);
+        assert_eq!(answer.reused_tokens, 0, "{method}");
+    }
+}
+
+#[test]
 fn the_bytes_never_exceed_the_limit() {
     let limit = 3 << 20;
     let kept = engine("snapkv", Reuse::Compressed, limit);

@@ -1,6 +1,6 @@
 //! The next turn of a conversation is read on from the last one, and its answer is a fresh server's.
 
-use headkv_plugin::{Compression, prefix::BLOCK};
+use headkv_plugin::{Compression, hook::Reuse, prefix::BLOCK};
 use headkv_serve::{Options, Server};
 use headkv_tests::{http, tiny};
 use serde_json::{Value, json};
@@ -31,6 +31,65 @@ fn metric(server: &Server, name: &str) -> f64 {
     let text = String::from_utf8(http::get(server.address(), "/metrics").unwrap().body).unwrap();
     let line = text.lines().find(|line| line.starts_with(name)).unwrap();
     line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn what_stands_before_a_question_is_compressed_once() {
+    let server = |reuse, prefix_bytes| {
+        let options = Options {
+            address: "127.0.0.1:0".parse().unwrap(),
+            compression: Compression::new("snapkv", 64),
+            prefix_bytes,
+            reuse,
+            ..Options::new(tiny())
+        };
+        Server::start(options).unwrap()
+    };
+    let (once, fresh) = (server(Reuse::Compressed, 64 << 20), server(Reuse::Exact, 0));
+    let ask = |server: &Server, path, body: &Value| {
+        let reply = http::post(server.address(), path, body).unwrap();
+        (reply.status, reply.json())
+    };
+    let text = headkv_haystack::text::generate(4, 6_000);
+    let chat = |question: &str| {
+        json!({
+            "messages": [{"role": "system", "content": text}, {"role": "user", "content": question}],
+            "max_tokens": 12, "temperature": 0, "headkv": {"question_apart": true},
+        })
+    };
+    let mut document = 0;
+    for (at, question) in ["Who was there?", "How did it end, and why?", "Where?"]
+        .into_iter()
+        .enumerate()
+    {
+        let [(status, answer), (_, expected)] =
+            [&once, &fresh].map(|server| ask(server, "/v1/chat/completions", &chat(question)));
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(answer["choices"], expected["choices"], "question {at}");
+        assert_eq!(answer["usage"]["headkv"], expected["usage"]["headkv"]);
+        let prompt = answer["usage"]["prompt_tokens"].as_u64().unwrap();
+        match at {
+            0 => assert_eq!(cached(&answer), 0),
+            _ => assert!(prompt - cached(&answer) < 40, "{prompt}: {answer}"),
+        }
+        // What is remembered is what was kept of the text, whatever was asked.
+        let held = once.prefix_bytes();
+        assert!(held > 0 && (at == 0 || held == document));
+        document = held;
+    }
+    // A question alone has nothing before it, and a text no last message.
+    let alone = json!({
+        "messages": [{"role": "user", "content": "Who?"}], "headkv": {"question_apart": true},
+    });
+    let text = json!({"prompt": "Who?", "headkv": {"question_apart": true}});
+    for (path, body) in [("/v1/chat/completions", alone), ("/v1/completions", text)] {
+        let (status, answer) = ask(&once, path, &body);
+        assert_eq!(
+            (status, &answer["error"]["param"]),
+            (400, &json!("headkv")),
+            "{answer}"
+        );
+    }
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! What a prompt left in one process is read on from in another, and no file is taken that is not exactly that.
 
 use headkv_engine::{Attention, Engine, Generation, LoadOptions, Request};
-use headkv_plugin::{Compression, prefix::BLOCK};
+use headkv_plugin::{
+    Compression,
+    prefix::{BLOCK, Place},
+};
 use headkv_tests::{damage::damaged, random_llama, root, tiny};
 use std::{fs, path::Path, sync::LazyLock};
 use tempfile::TempDir;
@@ -80,7 +83,11 @@ fn refusal(engine: &Engine, bytes: &[u8]) -> Option<String> {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("damaged");
     fs::write(&file, bytes).unwrap();
-    engine.compressed().unwrap().prefixes().restart(64 << 20);
+    engine
+        .compressed()
+        .unwrap()
+        .prefixes()
+        .restart(64 << 20, Place::Host);
     let message = engine.load_state(&file).err()?.to_string();
     assert!(
         !message.contains('\n') && message.contains("damaged: "),
