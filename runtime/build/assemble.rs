@@ -12,7 +12,7 @@ use std::{
 const REFUSED: &str = "#![deny(clippy::cast_possible_truncation, clippy::cast_precision_loss)]\n";
 
 /// The modules that are ours.
-pub const MODULES: [&str; 15] = [
+pub const MODULES: [&str; 16] = [
     "attention_hook.rs",
     "attention_hook/cache.rs",
     "attention_hook/failure.rs",
@@ -21,6 +21,7 @@ pub const MODULES: [&str; 15] = [
     "attention_hook/rotary.rs",
     "attention_hook/schedule.rs",
     "attention_hook/sequence.rs",
+    "attention_hook/shutdown.rs",
     "cuda/batch_sampling.cu",
     "hooked_linear.rs",
     "linear_hook.rs",

@@ -22,6 +22,7 @@ mod pass;
 mod rotary;
 mod schedule;
 mod sequence;
+mod shutdown;
 
 use std::{any::Any, future::Future, sync::Arc};
 
@@ -45,6 +46,7 @@ pub(crate) use schedule::{bucket, prompt_time, unfinished};
 pub use schedule::{NextPass, PromptPolicy};
 pub use sequence::HookedSequence;
 pub(crate) use sequence::{begin, of};
+pub(crate) use shutdown::end;
 
 /// The shape of a model's attention, the same in every layer but for the windows.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -47,6 +47,7 @@ mod sampling;
 mod score_files;
 mod score_reference;
 mod server;
+mod server_connections;
 mod server_damage;
 mod server_faults;
 mod states;
