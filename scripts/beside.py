@@ -3,7 +3,7 @@
 
   scripts/beside.py URL [--tokens 128000] [--running 8] [--step 4096]
 
-First the long prompt alone, then beside running answers. A gap is the time between two pieces of one answer while the long prompt is read; --step is the
+First the long prompt alone, then beside running answers. A gap is the time between two pieces of one answer, any part of it while the long prompt is read; --step is the
 server's --step-tokens, from which a piece's mean time follows.
 """
 import argparse, http.client, json, random, threading, time, urllib.parse
@@ -65,7 +65,7 @@ for thread in threads:
 
 
 def gaps(since, until):
-    all_gaps = [b - a for one in times for a, b in zip(one, one[1:]) if a and b and since <= a and b <= until]
+    all_gaps = [b - a for one in times for a, b in zip(one, one[1:]) if a and b and since < b and a < until]
     return sorted(all_gaps)
 
 
