@@ -7,7 +7,7 @@ use headkv_tests::{http, tiny};
 use serde_json::{Value, json};
 use std::{
     fs,
-    io::{Read, Write},
+    io::Read,
     net::{Shutdown, SocketAddr, TcpStream},
     thread,
     time::{Duration, Instant},
