@@ -48,6 +48,15 @@ pub struct Memory {
     pub states: Vec<PathBuf>,
 }
 
+/// Where earlier prompts are held, by its name.
+///
+/// # Errors
+/// An unknown one.
+pub fn place(name: &str) -> Result<Place, Error> {
+    let unknown = |why| Error::Option(format!("--prefix-place: {why}"));
+    name.parse().map_err(unknown)
+}
+
 impl InProcess {
     /// Loads a model folder or a GGUF file, of which up to `batch` prompts are answered together.
     ///

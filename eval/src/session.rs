@@ -272,7 +272,7 @@ impl Session<'_> {
         if let Some(options) = &self.grid.turns {
             backend = backend.remember(engine::Memory {
                 bytes: options.prefix_bytes,
-                place: options.place()?,
+                place: engine::place(&options.prefix_place)?,
                 states: options.state.clone(),
             })?;
             if let Some(file) = &options.save_state {

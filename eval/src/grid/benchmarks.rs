@@ -8,7 +8,6 @@ use crate::{
 };
 use clap::Args;
 use headkv_files::size;
-use headkv_plugin::prefix::Place;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -260,16 +259,6 @@ impl Turns {
             question_apart: self.question_apart,
             babilong,
         })
-    }
-
-    /// Where earlier prompts are held.
-    ///
-    /// # Errors
-    /// An unknown place.
-    pub fn place(&self) -> Result<Place, Error> {
-        self.prefix_place
-            .parse()
-            .map_err(|why: String| Error::Option(format!("--prefix-place: {why}")))
     }
 
     /// What is reused, in the order in which it was asked for.
