@@ -12,8 +12,6 @@ constexpr int THREADS = 1024;
 constexpr int WARPS = THREADS / 32;
 /// Scores that a block counts.
 constexpr int CHUNK = 8192;
-/// Bits of the score that one pass decides, highest first: 11, 11, 10.
-constexpr int BINS = 2048;
 
 /// One pass, and what the passes leave each other, zeroed before the first.
 struct Pass {

@@ -4,6 +4,9 @@
 
 namespace headkv {
 
+/// Bits of the score that one pass of a selection decides, highest first: 11, 11, 10.
+constexpr int BINS = 2048;
+
 /// Orders as the float does.
 __device__ inline uint32_t order(float score) {
     const uint32_t bits = __float_as_uint(score);

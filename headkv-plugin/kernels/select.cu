@@ -10,8 +10,6 @@ constexpr int THREADS = 1024;
 constexpr int WARPS = THREADS / 32;
 /// Consecutive scores that a thread takes at once: their loads overlap.
 constexpr int EACH = 16;
-/// Bits of the score that one pass decides, highest first: 11, 11, 10.
-constexpr int BINS = 2048;
 
 /// The keys of EACH positions from `first` on; a row is padded to a multiple of four.
 __device__ inline void load_keys(uint32_t (&keys)[EACH], const float *scores, int first, int candidates) {

@@ -52,7 +52,7 @@ impl Kept {
         &self.past
     }
 
-    /// Whether that prompt goes on from here; one that is compressed `until` before its end from nothing shorter than that.
+    /// Whether that prompt goes on from here; one of which only the first `until` tokens are compressed, from exactly these.
     fn begins(&self, prompt: &[u32], until: usize, config: &Compression) -> bool {
         let (own, all) = (self.tokens.len(), prompt.len());
         let long_enough = if until < all { own == until } else { own < all };

@@ -196,6 +196,9 @@ impl<B: Backend> Row<'_, B> {
         let budget = self.policy.budget(layer, past.tokens);
         let budget = budget.map_err(candle_core::Error::msg)?;
         let scores = || past.rank(backend, layer, self.policy, shape);
+        let recent = self.policy.recent(past.tokens);
+        let keep_best =
+            |scores, counts: &[usize]| backend.keep_best(&k, &v, scores, counts, recent);
         if self.policy.has_to_wait(&budget) {
             if !self.policy.needs().replay {
                 past.scores = Some(backend.to_host(&scores()?)?);
@@ -211,8 +214,7 @@ impl<B: Backend> Row<'_, B> {
                 }
                 // A device that selects by itself does not say what.
                 Budget::PerHead(counts) if self.policy.watch.is_none() => {
-                    let recent = self.policy.recent(past.tokens);
-                    backend.keep_best(&k, &v, &scores()?, counts, recent)?
+                    keep_best(&scores()?, counts)?
                 }
                 Budget::Competing {
                     total,
@@ -221,8 +223,7 @@ impl<B: Backend> Row<'_, B> {
                 } if self.policy.watch.is_none() => {
                     let scores = scores()?;
                     let counts = backend.compete(&scores, *total, *floor, weights)?;
-                    let recent = self.policy.recent(past.tokens);
-                    backend.keep_best(&k, &v, &scores, &counts, recent)?
+                    keep_best(&scores, &counts)?
                 }
                 _ => {
                     let scores = || backend.to_host(&scores()?);

@@ -60,6 +60,7 @@ pub struct Decode {
     pub fresh: [i32; MAX_BATCH],
 }
 
+#[derive(Default)]
 #[repr(C)]
 pub struct Rank {
     pub q: Address,

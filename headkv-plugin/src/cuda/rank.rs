@@ -121,21 +121,11 @@ impl DeviceScores {
     fn args(&self, prompt: &Observed<'_>, config: &Compression) -> ffi::Rank {
         let (shape, pool) = (prompt.shape, config.pool());
         ffi::Rank {
-            q: 0,
-            k: 0,
-            v: 0,
-            q_head: 0,
-            q_token: 0,
-            k_head: 0,
-            k_token: 0,
-            v_head: 0,
-            v_token: 0,
             heads: shape.heads as i32,
             kv_heads: shape.kv_heads as i32,
             tokens: self.tokens as i32,
             head_dim: shape.head_dim as i32,
             dtype: type_number(prompt.keys.dtype()),
-            rule: 0,
             window: (self.tokens - self.candidates) as i32,
             scale: shape.scale,
             softcap: shape.softcap.unwrap_or(0.0),
@@ -145,8 +135,8 @@ impl DeviceScores {
             after: pool.after as i32,
             pool_max: i32::from(config.pooling == Pooling::Max),
             decay: pool.decay,
-            workspace: 0,
             scores: start(&self.values, &self.device),
+            ..ffi::Rank::default()
         }
     }
 

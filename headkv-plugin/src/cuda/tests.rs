@@ -30,6 +30,25 @@ fn random(device: &Device, shape: &[usize]) -> Tensor {
         .unwrap()
 }
 
+/// Tokens of [`ranked`].
+const TOKENS: usize = 1500;
+
+/// The queries of a window, keys and values.
+fn ranked(device: &Device) -> (AttentionShape, [Tensor; 3]) {
+    let shape = AttentionShape {
+        heads: 8,
+        scale: 0.125,
+        ..SHAPE
+    };
+    let rows = [
+        (shape.heads, 8),
+        (shape.kv_heads, TOKENS),
+        (shape.kv_heads, TOKENS),
+    ];
+    let rows = rows.map(|(heads, tokens)| random(device, &[heads, tokens, shape.head_dim]));
+    (shape, rows)
+}
+
 fn host(x: &Tensor) -> Vec<bf16> {
     x.flatten_all().and_then(|x| x.to_vec1()).unwrap()
 }
@@ -97,14 +116,8 @@ fn prompts_equal_the_cpu() {
 #[test]
 fn ranking_and_selection_equal_the_cpu() {
     let Some(device) = gpu() else { return };
-    let shape = AttentionShape {
-        heads: 8,
-        scale: 0.125,
-        ..SHAPE
-    };
-    let (tokens, window, gpu) = (1500, 8, Cuda::default());
-    let q = random(&device, &[shape.heads, window, shape.head_dim]);
-    let [k, v] = [(); 2].map(|()| random(&device, &[shape.kv_heads, tokens, shape.head_dim]));
+    let gpu = Cuda::default();
+    let (shape, [q, k, v]) = ranked(&device);
     for (granularity, pooling, reduce) in [
         (Granularity::KvHead, Pooling::Max, Reduce::Mean),
         (Granularity::QueryHead, Pooling::Average, Reduce::Max),
@@ -141,7 +154,7 @@ fn ranking_and_selection_equal_the_cpu() {
         let kept: Vec<Vec<u32>> = (0..stored_heads)
             .map(|head| {
                 let mut at = selection::best(scores.row(head), counts[head]);
-                at.extend((tokens - recent) as u32..tokens as u32);
+                at.extend((TOKENS - recent) as u32..TOKENS as u32);
                 at
             })
             .collect();
@@ -151,7 +164,7 @@ fn ranking_and_selection_equal_the_cpu() {
         let (keys, _) = rows(&by_position);
         let (k, d) = (host(&k), shape.head_dim);
         let expected = kept.iter().enumerate().flat_map(|(head, at)| {
-            let from = &k[head / (stored_heads / shape.kv_heads) * tokens * d..];
+            let from = &k[head / (stored_heads / shape.kv_heads) * TOKENS * d..];
             at.iter()
                 .flat_map(move |&at| &from[at as usize * d..][..d])
                 .map(|x| x.to_bits())
@@ -163,14 +176,8 @@ fn ranking_and_selection_equal_the_cpu() {
 #[test]
 fn rankings_equal_the_cpu() {
     let Some(device) = gpu() else { return };
-    let shape = AttentionShape {
-        heads: 8,
-        scale: 0.125,
-        ..SHAPE
-    };
-    let (tokens, window, gpu) = (1500, 8, Cuda::default());
-    let q = random(&device, &[shape.heads, window, shape.head_dim]);
-    let [k, v] = [(); 2].map(|()| random(&device, &[shape.kv_heads, tokens, shape.head_dim]));
+    let gpu = Cuda::default();
+    let (shape, [q, k, v]) = ranked(&device);
     // One with a kernel; one of tensors, whose scores are negative; and the mean of neighbours of it.
     for (name, pooling, within) in [
         ("drop", Pooling::Max, 2e-4),
@@ -332,21 +339,19 @@ fn products_of_few_rows_equal_the_cpu() {
     for (outputs, inputs) in [(64, 40), (1001, 4096), (7, 14336), (4096, 512), (3, 8)] {
         let weight = random(&device, &[outputs, inputs]);
         let linear = Linear::new(&weight).unwrap().unwrap();
-        for rows in [1, 2, 3] {
-            let x = random(&device, &[rows, inputs]);
+        let check = |x: Tensor| {
             let out = candle_core::Module::forward(&linear, &x).unwrap();
-            assert_eq!(out.dims(), [rows, outputs]);
+            assert_eq!(out.dims(), [x.dims()[0], outputs]);
             let [x, weight] = [&x, &weight].map(|x| cpu(x).to_dtype(DType::F32).unwrap());
             let expected = x.matmul(&weight.t().unwrap()).unwrap();
             close(&host(&out), &host(&expected.to_dtype(DType::BF16).unwrap()));
+        };
+        for rows in [1, 2, 3] {
+            check(random(&device, &[rows, inputs]));
         }
         // Rows that lie apart, as the last ones of prompts do.
         let x = random(&device, &[3, 5, inputs]).narrow(1, 4, 1).unwrap();
-        let x = x.squeeze(1).unwrap();
-        let out = candle_core::Module::forward(&linear, &x).unwrap();
-        let [x, weight] = [&x, &weight].map(|x| cpu(x).to_dtype(DType::F32).unwrap());
-        let expected = x.matmul(&weight.t().unwrap()).unwrap();
-        close(&host(&out), &host(&expected.to_dtype(DType::BF16).unwrap()));
+        check(x.squeeze(1).unwrap());
     }
 }
 

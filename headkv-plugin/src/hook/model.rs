@@ -258,8 +258,8 @@ impl ModelHook for Model {
                 "headkv: {then} tokens follow a prompt of none; give at least one token to compress"
             );
         }
-        // A prompt that is said again is complete before its last token runs, which the first answer comes from.
         let document = then > 0;
+        // A prompt that is said again is complete before its last token runs, which the first answer comes from.
         let then = match policy.needs().replay && seq.prompt.len() > 1 {
             true => then.max(1),
             false => then,
@@ -292,14 +292,14 @@ impl ModelHook for Model {
                 return Ok(0);
             }
             let (all, until) = (&seq.info().prompt, prompt.len());
-            let kept = conversations.find(all, until, &state.policy().config);
-            // A document that is known is remembered: what comes behind it is not part of it.
-            if kept.is_none() || !state.is_document() {
+            let Some(kept) = conversations.find(all, until, &state.policy().config) else {
                 state.remember();
-            }
-            let Some(kept) = kept else {
                 return Ok(0);
             };
+            // A document that is known is remembered already: what comes behind it is not part of it.
+            if !state.is_document() {
+                state.remember();
+            }
             state.go_on(kept.past(), kept.tokens())?;
             return Ok(kept.tokens());
         }

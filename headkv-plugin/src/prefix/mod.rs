@@ -52,16 +52,21 @@ struct Shelf {
     place: Place,
 }
 
+impl Shelf {
+    fn empty(place: Place) -> Self {
+        Self {
+            place,
+            ..Self::default()
+        }
+    }
+}
+
 impl Prefixes {
     /// Remembers up to `limit` bytes in that place; none are remembered with 0.
     pub fn new(limit: usize, place: Place) -> Self {
-        let shelf = Shelf {
-            place,
-            ..Shelf::default()
-        };
         Self {
             room: Room::new(limit),
-            shelf: shelf.into(),
+            shelf: Shelf::empty(place).into(),
             tally: Tally::default(),
         }
     }
@@ -79,10 +84,7 @@ impl Prefixes {
     /// Forgets everything, and remembers up to `limit` bytes in that place from now on.
     pub fn restart(&self, limit: usize, place: Place) {
         self.room.allow(limit);
-        *self.shelf() = Shelf {
-            place,
-            ..Shelf::default()
-        };
+        *self.shelf() = Shelf::empty(place);
     }
 
     /// The longest beginning of a prompt that was read before, short of its last `last` tokens (of at least one).

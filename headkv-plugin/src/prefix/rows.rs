@@ -39,20 +39,25 @@ enum Held {
     Locked(crate::cuda::Locked),
 }
 
+/// A copy in that place.
+fn hold(x: &Tensor, place: Place) -> Result<Held> {
+    match (x.device(), place) {
+        #[cfg(feature = "cuda")]
+        (Device::Cuda(_), Place::Host) => crate::cuda::Locked::copy(x).map(Held::Locked),
+        _ => x.force_contiguous().map(Held::Tensor),
+    }
+}
+
 impl Rows {
     /// A copy of keys or values, which belong to a batch or have room for more.
     ///
     /// # Errors
     /// Memory that runs out.
     pub fn copy(x: &Tensor, place: Place) -> Result<Self> {
-        let held = match (x.device(), place) {
-            #[cfg(feature = "cuda")]
-            (Device::Cuda(_), Place::Host) => Held::Locked(crate::cuda::Locked::copy(x)?),
-            _ => Held::Tensor(x.force_contiguous()?),
-        };
         Ok(Self {
-            held: held.into(),
-            ..Self::new(x.clone(), place)
+            place,
+            dtype: x.dtype(),
+            held: hold(x, place)?.into(),
         })
     }
 
@@ -76,34 +81,19 @@ impl Rows {
     /// Memory that runs out.
     pub fn first(&self, tokens: usize, device: &Device, dtype: DType) -> Result<Tensor> {
         let mut held = self.held();
-        self.come_near(&mut held, device, dtype)?;
+        // What was read from a file goes where it belongs, once a GPU asks for it.
+        if let Held::Tensor(x) = &*held
+            && x.device().is_cpu()
+            && !device.is_cpu()
+        {
+            *held = hold(&x.to_device(device)?.to_dtype(dtype)?, self.place)?;
+        }
         let all = match &*held {
             Held::Tensor(x) => x.clone(),
             #[cfg(feature = "cuda")]
             Held::Locked(locked) => locked.read(device)?,
         };
         all.narrow(1, 0, tokens)?.to_device(device)?.to_dtype(dtype)
-    }
-
-    /// What was read from a file goes where it belongs, once a GPU asks for it.
-    #[cfg(feature = "cuda")]
-    fn come_near(&self, held: &mut Held, device: &Device, dtype: DType) -> Result<()> {
-        if let (Held::Tensor(x), Device::Cuda(_)) = (&*held, device)
-            && matches!(x.device(), Device::Cpu)
-        {
-            let x = x.to_device(device)?.to_dtype(dtype)?;
-            *held = match self.place {
-                Place::Host => Held::Locked(crate::cuda::Locked::copy(&x)?),
-                Place::Device => Held::Tensor(x),
-            };
-        }
-        Ok(())
-    }
-
-    #[cfg(not(feature = "cuda"))]
-    fn come_near(&self, _: &mut Held, _: &Device, _: DType) -> Result<()> {
-        let _ = self.place;
-        Ok(())
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {

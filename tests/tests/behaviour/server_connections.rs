@@ -1,29 +1,14 @@
 //! Connections that do not come to say what they want.
 
-use headkv_plugin::Compression;
+use crate::server_faults::{completion, options, short};
 use headkv_serve::{Options, Server};
-use headkv_tests::{http, tiny};
-use serde_json::{Value, json};
+use headkv_tests::http;
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::TcpStream,
     thread,
     time::{Duration, Instant},
 };
-
-fn options() -> Options {
-    Options {
-        address: "127.0.0.1:0".parse().unwrap(),
-        compression: Compression::new("headkv", 32),
-        ..Options::new(tiny())
-    }
-}
-
-fn ask(at: SocketAddr, tokens: usize) -> (u16, Value) {
-    let body = json!({"prompt": "river stone lamp glass", "max_tokens": tokens, "temperature": 0});
-    let reply = http::post(at, "/v1/completions", &body).unwrap();
-    (reply.status, reply.json()["choices"][0]["text"].clone())
-}
 
 /// Headers that do not end, however slowly they go on, and connections without any are closed after the limit; answers
 /// may take longer.
@@ -46,8 +31,8 @@ fn slow_headers_are_closed() {
     slow.write_all(b"POST /v1/completions HTTP/1.1\r\ncontent-len")
         .unwrap();
     let others = thread::spawn(move || {
-        let (status, _) = ask(at, 400);
-        (status, ask(at, 6).1)
+        let long = http::post(at, "/v1/completions", &completion(100, 400, false)).unwrap();
+        (long.status, short(at))
     });
     let closed = |stream: &mut TcpStream| match stream.read(&mut [0; 64]) {
         Ok(read) => read == 0,
@@ -77,7 +62,7 @@ fn a_connection_that_says_nothing_stops_nothing() {
             .write_all(b"POST /v1/completions HTTP/1.1\r\ncontent-len")
             .unwrap();
     }
-    assert!(!ask(server.address(), 6).1.is_null());
+    assert!(!short(server.address()).is_null());
     let start = Instant::now();
     drop(server);
     assert!(start.elapsed() < Duration::from_secs(60));

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-fn options() -> Options {
+pub fn options() -> Options {
     Options {
         address: "127.0.0.1:0".parse().unwrap(),
         compression: Compression::new("headkv", 32),
@@ -21,12 +21,12 @@ fn options() -> Options {
     }
 }
 
-fn completion(words: usize, max_tokens: usize, stream: bool) -> Value {
+pub fn completion(words: usize, max_tokens: usize, stream: bool) -> Value {
     let prompt = "river stone lamp glass ".repeat(words / 4);
     json!({"prompt": prompt, "max_tokens": max_tokens, "stream": stream, "temperature": 0})
 }
 
-fn short(at: SocketAddr) -> Value {
+pub fn short(at: SocketAddr) -> Value {
     http::post(at, "/v1/completions", &completion(40, 6, false))
         .unwrap()
         .json()["choices"][0]["text"]
