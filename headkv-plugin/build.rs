@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Kernels, each compiled by itself; `plan.cpp` is plain C++.
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     "decode.cu",
     "window.cu",
     "drop.cu",
@@ -17,12 +17,13 @@ const SOURCES: [&str; 9] = [
     "select.cu",
     "prompt.cu",
     "product.cu",
+    "product_tiles.cu",
     HOPPER,
     "plan.cpp",
 ];
 /// Uses instructions that compute capability 9.0 alone has, and is called on such a GPU only.
 const HOPPER: &str = "prompt_hopper.cu";
-const HEADERS: [&str; 8] = [
+const HEADERS: [&str; 9] = [
     "headkv.h",
     "element.cuh",
     "early.cuh",
@@ -31,6 +32,7 @@ const HEADERS: [&str; 8] = [
     "order.cuh",
     "prompt.cuh",
     "hopper.cuh",
+    "product.cuh",
 ];
 /// Variables that name the toolkit's folder.
 const TOOLKIT: [&str; 4] = [

@@ -32,8 +32,6 @@ typedef struct {
 
 /// What one group of query rows attends to: the unit that is cut into equal pieces of work.
 typedef struct {
-    /// Row of the batch.
-    int32_t sequence;
     /// First query head and number of consecutive ones, at most HEADKV_MAX_ROWS.
     int32_t head;
     int32_t rows;
@@ -41,7 +39,7 @@ typedef struct {
     int32_t kv_head;
     /// 1 if this unit stores the new token in the tail (one unit of each KV head does).
     int32_t appends;
-    /// Its segments in the array given to headkv_decode_plan: the compressed part, then the tail's blocks.
+    /// Its segments in the array given to headkv_decode_cut: the compressed part, then the tail's blocks.
     int32_t first_segment;
     int32_t segments;
 } HeadkvUnit;
@@ -49,6 +47,7 @@ typedef struct {
 /// One piece of work: at most two runs of tokens of one unit.
 typedef struct {
     HeadkvSegment runs[2];
+    /// Row of the batch.
     int32_t sequence;
     int32_t head;
     int32_t rows;
@@ -63,12 +62,26 @@ typedef struct {
     int32_t reserved[3];
 } HeadkvItem;
 
-/// Cuts units into items of about equal length for a device of that many multiprocessors, longest first.
+/// Tokens of a piece, for a device of that many multiprocessors and so many tokens of all units of a batch.
+int32_t headkv_decode_piece(int64_t tokens, int32_t multiprocessors);
+
+/// Cuts one sequence's units into items of about `piece` tokens; they hold until the tail gets another block.
 ///
 /// Writes at most `capacity` items and returns how many there are (call again with more room if it is larger);
-/// -1 means that a unit has too many segments (over 120); `slots` receives the number of slots for partial results. A plan stays valid until a tail gets another block.
-int32_t headkv_decode_plan(const HeadkvUnit *units, int32_t count, const HeadkvSegment *segments, int32_t head_dim,
-                           int32_t multiprocessors, HeadkvItem *items, int32_t capacity, int32_t *slots);
+/// -1 means that a unit has too many segments (over 120); `slots` receives the number of slots for partial results.
+int32_t headkv_decode_cut(const HeadkvUnit *units, int32_t count, const HeadkvSegment *segments, int32_t head_dim,
+                          int32_t piece, HeadkvItem *items, int32_t capacity, int32_t *slots);
+
+/// A sequence that was cut: its items, and how many units and slots they count.
+typedef struct {
+    const HeadkvItem *items;
+    int32_t count;
+    int32_t units;
+    int32_t slots;
+} HeadkvCut;
+
+/// Puts together the items of a batch's sequences, longest first: as many as the cuts have. Returns the number of slots.
+int32_t headkv_decode_join(const HeadkvCut *cuts, int32_t count, HeadkvItem *items);
 
 /// Bytes of HeadkvDecode.partials for that many slots.
 size_t headkv_decode_partials(int32_t slots, int32_t head_dim);
@@ -206,22 +219,39 @@ typedef struct {
 
 int32_t headkv_prompt(const HeadkvPrompt *args, cudaStream_t stream);
 
-/// Rows of a linear layer up to which the kernel beats a matrix product.
-#define HEADKV_PRODUCT_ROWS 2
+/// Rows of a linear layer up to which the kernels beat a matrix product.
+#define HEADKV_PRODUCT_ROWS 16
+/// Linear layers that one launch multiplies the same rows by.
+#define HEADKV_PRODUCTS 3
 
-/// A linear layer of at most HEADKV_PRODUCT_ROWS rows: out = x weights^T.
+/// Linear layers of at most HEADKV_PRODUCT_ROWS rows, the same ones: out = x weights^T.
 typedef struct {
-    /// `(outputs, inputs)`; inputs are a multiple of 8.
-    const void *weights;
+    /// `(outputs, inputs)` each; inputs are a multiple of 8.
+    const void *weights[HEADKV_PRODUCTS];
+    /// `(rows, outputs)` each, contiguous.
+    void *out[HEADKV_PRODUCTS];
+    /// 0 behind the last one.
+    int32_t outputs[HEADKV_PRODUCTS];
     /// `(rows, inputs)`, and elements from one row to the next, a multiple of 8.
     const void *x;
     int64_t x_row;
-    /// `(rows, outputs)`.
-    void *out;
-    int32_t rows, outputs, inputs, type;
+    int32_t rows, inputs, type;
 } HeadkvProduct;
 
 int32_t headkv_product(const HeadkvProduct *args, cudaStream_t stream);
+
+/// Takes apart the columns of rows of 16-bit elements, as the product of several layers' weights leaves them.
+typedef struct {
+    /// `(rows, sum of widths)`, contiguous.
+    const void *from;
+    /// `(rows, width)` each, contiguous.
+    void *to[HEADKV_PRODUCTS];
+    /// Multiples of 8; 0 behind the last one.
+    int32_t widths[HEADKV_PRODUCTS];
+    int32_t rows;
+} HeadkvSplit;
+
+int32_t headkv_split(const HeadkvSplit *args, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

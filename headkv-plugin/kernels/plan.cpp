@@ -1,4 +1,7 @@
 // Equal pieces of work: how ragged heads are cut so that no multiprocessor waits for a long one.
+//
+// A sequence is cut by itself, and keeps its pieces until its tail gets another block; a batch's plan is those of its
+// sequences put together. So one sequence that grows, comes or goes costs little, whatever the others hold.
 #include "headkv.h"
 #include <algorithm>
 #include <vector>
@@ -15,7 +18,7 @@ int pieces(int64_t tokens_per_multiprocessor) { return tokens_per_multiprocessor
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-int tokens(const HeadkvItem &item) { return item.runs[0].tokens + item.runs[1].tokens; }
+int tiles(const HeadkvItem &item) { return (item.runs[0].tokens + item.runs[1].tokens + TILE - 1) / TILE; }
 
 /// At most `room` tokens of a segment, from token `done` on.
 HeadkvSegment part(HeadkvSegment s, int done, int room, int head_dim) {
@@ -29,34 +32,29 @@ HeadkvSegment part(HeadkvSegment s, int done, int room, int head_dim) {
 
 } // namespace
 
-extern "C" int32_t headkv_decode_plan(const HeadkvUnit *units, int32_t count, const HeadkvSegment *segments,
-                                      int32_t head_dim, int32_t multiprocessors, HeadkvItem *items, int32_t capacity,
-                                      int32_t *slots) {
-    const auto length = [&](const HeadkvUnit &u) {
-        int64_t sum = 0;
-        for (int s = 0; s < u.segments; s++) sum += segments[u.first_segment + s].tokens;
-        return sum;
-    };
-    int64_t total = 0;
-    for (int u = 0; u < count; u++) total += length(units[u]);
-    const int64_t share = ceil_div(total, multiprocessors);
-    const int64_t even = std::max<int64_t>(SHORTEST, ceil_div(share, pieces(share)));
+extern "C" int32_t headkv_decode_piece(int64_t tokens, int32_t multiprocessors) {
+    const int64_t share = ceil_div(tokens, multiprocessors);
+    return int32_t(std::max<int64_t>(SHORTEST, ceil_div(share, pieces(share))));
+}
 
-    std::vector<HeadkvItem> plan;
+extern "C" int32_t headkv_decode_cut(const HeadkvUnit *units, int32_t count, const HeadkvSegment *segments,
+                                     int32_t head_dim, int32_t piece, HeadkvItem *items, int32_t capacity, int32_t *slots) {
+    std::vector<HeadkvItem> cut;
     int slot = 0;
     for (int n = 0; n < count; n++) {
         const HeadkvUnit &unit = units[n];
-        const int64_t all = length(unit);
+        int64_t all = 0;
+        for (int s = 0; s < unit.segments; s++) all += segments[unit.first_segment + s].tokens;
         // Parts may end early where segments end, so there can be more than asked for.
         const int64_t most = std::max<int64_t>(1, HEADKV_MAX_PARTS - 2 * unit.segments);
-        const int64_t parts = std::min(most, std::max<int64_t>(1, all / even));
+        const int64_t parts = std::min(most, std::max<int64_t>(1, all / piece));
         const int size = int(ceil_div(ceil_div(all, parts), TILE) * TILE);
-        const size_t first = plan.size();
+        const size_t first = cut.size();
         int segment = 0, done = 0;
         do {
             HeadkvItem item = {};
-            item.sequence = unit.sequence, item.head = unit.head, item.rows = unit.rows, item.kv_head = unit.kv_head;
-            item.appends = unit.appends, item.unit = n, item.slot = slot, item.part = int(plan.size() - first);
+            item.head = unit.head, item.rows = unit.rows, item.kv_head = unit.kv_head;
+            item.appends = unit.appends, item.unit = n, item.slot = slot, item.part = int(cut.size() - first);
             int room = size;
             for (int run = 0; run < 2 && segment < unit.segments && room > 0; run++) {
                 const HeadkvSegment &from = segments[unit.first_segment + segment];
@@ -66,16 +64,35 @@ extern "C" int32_t headkv_decode_plan(const HeadkvUnit *units, int32_t count, co
                 done += to.tokens;
                 if (done == from.tokens) segment++, done = 0;
             }
-            plan.push_back(item);
+            cut.push_back(item);
         } while (segment < unit.segments);
-        const int made = int(plan.size() - first);
+        const int made = int(cut.size() - first);
         if (made > HEADKV_MAX_PARTS) return -1;
-        for (size_t i = first; i < plan.size(); i++) plan[i].parts = made;
+        for (size_t i = first; i < cut.size(); i++) cut[i].parts = made;
         if (made > 1) slot += made;
     }
-    std::stable_sort(plan.begin(), plan.end(),
-                     [](const HeadkvItem &a, const HeadkvItem &b) { return tokens(a) > tokens(b); });
-    std::copy_n(plan.begin(), std::min<size_t>(plan.size(), capacity), items);
+    std::copy_n(cut.begin(), std::min<size_t>(cut.size(), capacity), items);
     *slots = slot;
-    return int32_t(plan.size());
+    return int32_t(cut.size());
+}
+
+extern "C" int32_t headkv_decode_join(const HeadkvCut *cuts, int32_t count, HeadkvItem *items) {
+    // Longest first, by counting: there are few lengths, and thousands of items.
+    int longest = 0;
+    for (int c = 0; c < count; c++)
+        for (int i = 0; i < cuts[c].count; i++) longest = std::max(longest, tiles(cuts[c].items[i]));
+    std::vector<int> at(longest + 1, 0);
+    for (int c = 0; c < count; c++)
+        for (int i = 0; i < cuts[c].count; i++) at[longest - tiles(cuts[c].items[i])]++;
+    int before = 0;
+    for (int &n : at) before += n, n = before - n;
+    int units = 0, slots = 0;
+    for (int c = 0; c < count; c++) {
+        for (int i = 0; i < cuts[c].count; i++) {
+            HeadkvItem &item = items[at[longest - tiles(cuts[c].items[i])]++] = cuts[c].items[i];
+            item.sequence = c, item.unit += units, item.slot += slots;
+        }
+        units += cuts[c].units, slots += cuts[c].slots;
+    }
+    return slots;
 }

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Builds the CUDA kernels, checks them against a float64 reference and under compute-sanitizer, and times them.
 #
-#   scripts/gpu/bench.sh SCORES.json [build|check|sanitize|time|torch ...]     default: everything
+#   scripts/gpu/bench.sh SCORES.json [build|check|sanitize|time|torch|flashinfer ...]     default: all but flashinfer
 #
 # SCORES.json is a head-score file of a model with 32 layers x 32 heads. Results go to stdout. Needs nvcc, a GPU, and for
-# the rows of PyTorch a python3 that has it. CUDA_COMPUTE_CAP (default 90) is the target; HEADKV_COMMIT names the commit
+# the rows of PyTorch and FlashInfer a python3 that has it. CUDA_COMPUTE_CAP (default 90) is the target; HEADKV_COMMIT names the commit
 # where the sources come without their repository.
 set -euo pipefail
-scores=${1:?usage: bench.sh SCORES.json [build|check|sanitize|time|torch ...]}; shift
+scores=${1:?usage: bench.sh SCORES.json [build|check|sanitize|time|torch|flashinfer ...]}; shift
 steps=${*:-build check sanitize time torch}
 here=$(cd "$(dirname "$0")" && pwd)
 kernels=$here/../../headkv-plugin/kernels
@@ -23,7 +23,7 @@ build() {
     done
     nvcc -std=c++17 -O3 -c "$kernels/plan.cpp" -o "$out/plan.cpp.o" & pids+=($!)
     for f in "${pids[@]}"; do wait "$f"; done
-    local library=("$out"/{decode,window,drop,compete,select,prompt,prompt_hopper,product}.cu.o "$out/plan.cpp.o")
+    local library=("$out"/{decode,window,drop,compete,select,prompt,prompt_hopper,product,product_tiles}.cu.o "$out/plan.cpp.o")
     nvcc -o "$out/check" "$out/check.cu.o" "${library[@]}"
     nvcc -o "$out/bench" "$out/bench.cu.o" "${library[@]}"
 }
@@ -42,7 +42,8 @@ for step in $steps; do
             done ;;
         time) "$out/bench" "$out/capacities.txt" ;;
         torch) python3 "$here/torch_rows.py" "$out/capacities.txt" ;;
-        *) echo "unknown step $step; known are build, check, sanitize, time, torch" >&2; exit 2 ;;
+        flashinfer) python3 "$here/flashinfer_rows.py" "$out/capacities.txt" ;;
+        *) echo "unknown step $step; known are build, check, sanitize, time, torch, flashinfer" >&2; exit 2 ;;
     esac
     echo "[$step: $(($(date +%s) - start)) s]"
 done

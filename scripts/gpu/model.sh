@@ -46,7 +46,7 @@ for step in $steps; do
                 bench --lengths 2000 --batch $batch --paths full,headkv@512 || echo "a batch of $batch does not fit"
             done ;;
         transformers)
-            python3 "$here/scripts/gpu/transformers_rows.py" "$model/config.json" 8000,32000
+            python3 "$here/scripts/gpu/transformers_rows.py" "$model/config.json" --lengths 8000,32000
             bench --lengths 8000,32000 --paths full,headkv@1024 ;;
         *) echo "unknown step $step; known are needle, 1k, 8k, 32k, 128k, batch, limit, vocabulary, transformers" >&2; exit 2 ;;
     esac

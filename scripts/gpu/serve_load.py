@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """What clients of an OpenAI-compatible server see under load: output tokens a second, and both latencies.
 
-    scripts/gpu/serve_load.py URL [--concurrency 1,16,64,128] [--input 8000] [--output 256] [--rounds 2] [--label NAME]
+    scripts/gpu/serve_load.py URL [--concurrency 1,16,64,128] [--input 8000] [--output 256] [--spread] [--rounds 2]
+                              [--temperature 0] [--top-p 1] [--label NAME]
 
-Every client sends its next request when its last one is answered, `rounds` each (at least 4 in all), over random words with
-temperature 0. One Markdown row for each concurrency: requests, output tok/s over the whole time, first token and time
+Every client sends its next request when its last one is answered, `rounds` each (at least 4 in all), over random words; with
+--spread answers are of half to one and a half times --output tokens, so that no two sequences are in step. One Markdown row for each concurrency: requests, output tok/s over the whole time, first token and time
 between tokens as p50 and p99, failures. Only Python's own library.
 """
 import argparse
@@ -62,7 +63,10 @@ def main():
     p.add_argument("--concurrency", default="1,16,64,128")
     p.add_argument("--input", type=int, default=8000)
     p.add_argument("--output", type=int, default=256)
+    p.add_argument("--spread", action="store_true")
     p.add_argument("--rounds", type=int, default=2)
+    p.add_argument("--temperature", type=float, default=0)
+    p.add_argument("--top-p", type=float, default=1)
     p.add_argument("--label", default="server")
     a = p.parse_args()
     url = urllib.parse.urlparse(a.url)
@@ -74,12 +78,14 @@ def main():
 
     for clients in map(int, a.concurrency.split(",")):
         rounds = max(a.rounds, -(-4 // clients))
-        prompts = [[text(tokens, a.input, client * 1000 + at) for at in range(rounds)] for client in range(clients)]
+        seeds = [[client * 1000 + at for at in range(rounds)] for client in range(clients)]
+        prompts = [[(seed, text(tokens, a.input, seed)) for seed in own] for own in seeds]
         answers, lock = [], threading.Lock()
 
         def client(own):
-            for prompt in own:
-                body = {"prompt": prompt, "max_tokens": a.output, "temperature": 0, "stream": True,
+            for seed, prompt in own:
+                most = random.Random(seed).randint(a.output // 2, a.output * 3 // 2) if a.spread else a.output
+                body = {"prompt": prompt, "max_tokens": most, "temperature": a.temperature, "top_p": a.top_p, "stream": True,
                         "stream_options": {"include_usage": True}}
                 try:
                     answer = ask(url, body)

@@ -206,25 +206,39 @@ void compress(cudaStream_t stream, const Capacities &capacities) {
     }
 }
 
-/// A linear layer for few rows, cycling through enough weights that the L2 cache holds nothing of use.
+/// Linear layers for few rows, one or several in a launch, cycling through enough weights that the L2 cache holds nothing of use.
 void products(cudaStream_t stream) {
     std::printf("\nproducts with few rows, bf16\n| outputs | inputs | rows | us | TB/s | of copy |\n|---|---|---|---|---|---|\n");
-    const std::pair<int, int> shapes[] = {{4096, 4096}, {1024, 4096}, {14336, 4096}, {4096, 14336}, {128256, 4096}};
-    for (const auto &shape : shapes)
+    struct Shape {
+        std::vector<int> outputs;
+        int inputs;
+    };
+    const Shape shapes[] = {{{4096}, 4096},        {{1024}, 4096},  {{4096, 1024, 1024}, 4096}, {{14336}, 4096},
+                            {{14336, 14336}, 4096}, {{4096}, 14336}, {{128256}, 4096}};
+    for (const Shape &shape : shapes)
         for (int rows : {1, 2}) {
-            const int outputs = shape.first, inputs = shape.second;
-            const size_t each = size_t(outputs) * inputs;
+            int outputs = 0;
+            std::string name;
+            for (int n : shape.outputs) outputs += n, name += (name.empty() ? "" : " + ") + std::to_string(n);
+            const size_t each = size_t(outputs) * shape.inputs;
             const int count = int(std::max<size_t>(2, (size_t(1) << 30) / (2 * each)));
-            auto weights = random_buffer<bf16>(each * count, 1), x = random_buffer<bf16>(size_t(rows) * inputs, 2);
+            auto weights = random_buffer<bf16>(each * count, 1), x = random_buffer<bf16>(size_t(rows) * shape.inputs, 2);
             Buffer<bf16> out(size_t(rows) * outputs);
             const double us = time_us(stream, 20, [&] {
                 for (int i = 0; i < count; i++) {
-                    HeadkvProduct a = {weights.at + i * each, x.at, inputs, out.at, rows, outputs, inputs, HEADKV_BF16};
+                    HeadkvProduct a = {};
+                    a.x = x.at, a.x_row = shape.inputs, a.rows = rows, a.inputs = shape.inputs, a.type = HEADKV_BF16;
+                    size_t before = 0;
+                    for (size_t n = 0; n < shape.outputs.size(); before += shape.outputs[n++]) {
+                        a.weights[n] = weights.at + i * each + before * shape.inputs;
+                        a.out[n] = out.at + before * rows, a.outputs[n] = shape.outputs[n];
+                    }
                     CUDA(headkv_product(&a, stream));
                 }
             }) / count;
             const double rate = 2.0 * each / us / 1e6;
-            std::printf("| %d | %d | %d | %.1f | %.2f | %.0f %% |\n", outputs, inputs, rows, us, rate, 100 * rate / copy_rate);
+            std::printf("| %s | %d | %d | %.1f | %.2f | %.0f %% |\n", name.c_str(), shape.inputs, rows, us, rate,
+                        100 * rate / copy_rate);
         }
 }
 

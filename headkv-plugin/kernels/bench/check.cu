@@ -1,5 +1,6 @@
-// Checks every kernel against a float64 reference on the CPU. Usage: check [--quick] [decode|compress|prompt ...]
+// Checks every kernel against a float64 reference on the CPU. Usage: check [--quick] [decode|compress|prompt|product ...]
 #include "check_compress.cuh"
+#include "check_product.cuh"
 
 namespace {
 
@@ -203,8 +204,8 @@ int main(int argc, char **argv) {
         else
             parts.push_back(argv[i]);
     for (const auto &part : parts)
-        if (part != "decode" && part != "compress" && part != "prompt") {
-            std::fprintf(stderr, "usage: check [--quick] [decode|compress|prompt ...]\n");
+        if (part != "decode" && part != "compress" && part != "prompt" && part != "product") {
+            std::fprintf(stderr, "usage: check [--quick] [decode|compress|prompt|product ...]\n");
             return 2;
         }
     const auto wanted = [&](const char *part) {
@@ -216,6 +217,7 @@ int main(int argc, char **argv) {
     if (wanted("decode") && !quick) decodes<f16>();
     if (wanted("compress") && !quick) compressions<f16>();
     if (wanted("prompt")) prompts<f16>();
+    if (wanted("product")) products<bf16>(), products<f16>();
     std::printf("%s\n", failures ? "checks FAILED" : "all checks passed");
     return failures ? 1 : 0;
 }

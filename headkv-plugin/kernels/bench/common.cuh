@@ -92,8 +92,9 @@ template <typename T> struct Layer {
         for (int n : kept) offsets.push_back(offsets.back() + n);
         randomize<<<2048, 256>>>(keys.at, keys.count, seed);
         randomize<<<2048, 256>>>(values.at, values.count, seed + 1);
-        std::vector<HeadkvSegment> segments;
-        std::vector<HeadkvUnit> list;
+        int64_t tokens = 0;
+        std::vector<std::vector<HeadkvSegment>> segments(batch);
+        std::vector<std::vector<HeadkvUnit>> lists(batch);
         const int share = heads / stored, per_kv = stored / kv_heads;
         for (int b = 0; b < batch; b++) {
             for (int room = 0, i = 0; room < tail[b]; room += tail_block(i++)) {
@@ -103,31 +104,40 @@ template <typename T> struct Layer {
                 const size_t at = offsets[b * stored + s] * dim;
                 for (int row = 0; row < share; row += HEADKV_MAX_ROWS) {
                     HeadkvUnit unit = {};
-                    unit.sequence = b, unit.head = s * share + row, unit.rows = std::min(share - row, HEADKV_MAX_ROWS);
+                    unit.head = s * share + row, unit.rows = std::min(share - row, HEADKV_MAX_ROWS);
                     unit.kv_head = s / per_kv, unit.appends = s % per_kv == 0 && row == 0;
-                    unit.first_segment = int(segments.size());
-                    segments.push_back({keys.at + at, values.at + at, kept[b * stored + s], -1});
+                    unit.first_segment = int(segments[b].size());
+                    segments[b].push_back({keys.at + at, values.at + at, kept[b * stored + s], -1});
                     int first = 0;
                     for (size_t i = 0; i < tails[b].size(); i++) {
                         const int room = tail_block(int(i));
                         T *block = tails[b][i].at;
-                        segments.push_back({block + size_t(unit.kv_head) * room * dim,
-                                            block + size_t(kv_heads + unit.kv_head) * room * dim, room, first});
+                        segments[b].push_back({block + size_t(unit.kv_head) * room * dim,
+                                               block + size_t(kv_heads + unit.kv_head) * room * dim, room, first});
                         first += room;
                     }
-                    unit.segments = int(segments.size()) - unit.first_segment;
-                    list.push_back(unit);
+                    unit.segments = int(segments[b].size()) - unit.first_segment;
+                    for (int i = 0; i < unit.segments; i++) tokens += segments[b][unit.first_segment + i].tokens;
+                    lists[b].push_back(unit);
                 }
             }
         }
-        units = int(list.size());
-        std::vector<HeadkvItem> plan;
-        int count = 0;
-        do {
-            plan.resize(count);
-            count = headkv_decode_plan(list.data(), units, segments.data(), dim, multiprocessors, plan.data(),
-                                       int(plan.size()), &slots);
-        } while (count > int(plan.size()));
+        const int piece = headkv_decode_piece(tokens, multiprocessors);
+        std::vector<std::vector<HeadkvItem>> cut(batch);
+        std::vector<HeadkvCut> cuts;
+        size_t all = 0;
+        for (int b = 0; b < batch; b++) {
+            int count = 0, of_sequence = 0;
+            do {
+                cut[b].resize(count);
+                count = headkv_decode_cut(lists[b].data(), int(lists[b].size()), segments[b].data(), dim, piece, cut[b].data(),
+                                          int(cut[b].size()), &of_sequence);
+            } while (count > int(cut[b].size()));
+            cuts.push_back({cut[b].data(), count, int(lists[b].size()), of_sequence});
+            all += count, units += int(lists[b].size());
+        }
+        std::vector<HeadkvItem> plan(all);
+        slots = headkv_decode_join(cuts.data(), batch, plan.data());
         items.at = Buffer<HeadkvItem>(plan).release();
         items.count = plan.size();
     }

@@ -6,6 +6,7 @@
 use super::{
     device::{Operand, device_of, launch, start, uninitialized},
     ffi,
+    plan::Cut,
     rank::DeviceScores,
 };
 use crate::backend::KvCache;
@@ -36,6 +37,8 @@ pub struct RaggedCache {
     pub(super) tail: usize,
     /// Tokens that the tail holds at most: once it is full, a new one takes the oldest one's place.
     window: Option<usize>,
+    /// Its pieces of work, until the tail gets another block.
+    cut: Option<Cut>,
 }
 
 struct KeptRows {
@@ -213,6 +216,7 @@ impl RaggedCache {
             blocks: Vec::new(),
             tail: 0,
             window: None,
+            cut: None,
         })
     }
 
@@ -254,6 +258,7 @@ impl RaggedCache {
                 .min(most - self.tail);
             let words = uninitialized(&self.device, 2 * self.kv_heads * tokens * self.head_dim)?;
             self.blocks.push(Arc::new(Block { tokens, words }));
+            self.cut = None;
         }
         Ok(())
     }
@@ -268,30 +273,72 @@ impl RaggedCache {
         ((self.tail + 1).min(most) as i32, (self.tail % most) as i32)
     }
 
-    /// Everything that a stored head attends to: its kept part, then the tail's blocks.
-    pub(super) fn segments(&self, stored: usize) -> Vec<ffi::Segment> {
+    /// Units of a stored head: its query heads, so many as share one read.
+    fn units(&self, heads: usize) -> usize {
+        (heads / self.stored_heads()).div_ceil(ffi::MAX_ROWS)
+    }
+
+    /// Tokens that the units of `heads` query heads read together, those that the tail has room for included.
+    pub(super) fn work(&self, heads: usize) -> usize {
+        let kept = self.kept.offsets[self.stored_heads()];
+        (kept + self.stored_heads() * self.room()) * self.units(heads)
+    }
+
+    /// Its pieces of work of about `piece` tokens, for `heads` query heads.
+    ///
+    /// # Errors
+    /// A tail of more blocks than one launch can attend to.
+    pub(super) fn cut(&mut self, heads: usize, piece: i32) -> Result<&Cut> {
+        let cut = match self.cut.take() {
+            Some(cut) if cut.is(self.stored_heads() * self.units(heads), piece) => cut,
+            _ => self.cut_anew(heads, piece)?,
+        };
+        Ok(self.cut.insert(cut))
+    }
+
+    fn cut_anew(&self, heads: usize, piece: i32) -> Result<Cut> {
+        let (stored_heads, share) = (self.stored_heads(), heads / self.stored_heads());
+        let per_kv_head = stored_heads / self.kv_heads;
         let row = (self.head_dim * 2) as u64;
-        let kv_head = stored / (self.stored_heads() / self.kv_heads);
-        let kept = self.kept.offsets[stored] as u64 * row;
-        let mut segments = vec![ffi::Segment {
-            keys: start(&self.kept.keys, &self.device) + kept,
-            values: start(&self.kept.values, &self.device) + kept,
-            tokens: self.kept(stored) as i32,
-            tail_first: -1,
-        }];
-        let mut first = 0;
-        for block in &self.blocks {
-            let words = start(&block.words, &self.device);
-            let head = |at: usize| words + (at * block.tokens) as u64 * row;
+        let of = |words| start(words, &self.device);
+        let kept = (of(&self.kept.keys), of(&self.kept.values));
+        let blocks = self.blocks.iter();
+        let blocks: Vec<_> = blocks
+            .map(|block| (of(&block.words), block.tokens))
+            .collect();
+        let (mut units, mut segments) = (Vec::new(), Vec::new());
+        for stored in 0..stored_heads {
+            let kv_head = stored / per_kv_head;
+            // Everything that it attends to: its kept part, then the tail's blocks.
+            let first_segment = segments.len() as i32;
+            let at = self.kept.offsets[stored] as u64 * row;
             segments.push(ffi::Segment {
-                keys: head(kv_head),
-                values: head(self.kv_heads + kv_head),
-                tokens: block.tokens as i32,
-                tail_first: first as i32,
+                keys: kept.0 + at,
+                values: kept.1 + at,
+                tokens: self.kept(stored) as i32,
+                tail_first: -1,
             });
-            first += block.tokens;
+            let mut tail_first = 0;
+            for &(words, tokens) in &blocks {
+                let head = |at: usize| words + (at * tokens) as u64 * row;
+                segments.push(ffi::Segment {
+                    keys: head(kv_head),
+                    values: head(self.kv_heads + kv_head),
+                    tokens: tokens as i32,
+                    tail_first,
+                });
+                tail_first += tokens as i32;
+            }
+            units.extend((0..share).step_by(ffi::MAX_ROWS).map(|first| ffi::Unit {
+                head: (stored * share + first) as i32,
+                rows: (share - first).min(ffi::MAX_ROWS) as i32,
+                kv_head: kv_head as i32,
+                appends: i32::from(stored % per_kv_head == 0 && first == 0),
+                first_segment,
+                segments: 1 + blocks.len() as i32,
+            }));
         }
-        segments
+        Cut::new(&units, &segments, self.head_dim, piece)
     }
 }
 
@@ -322,6 +369,7 @@ impl KvCache for RaggedCache {
             device: self.device.clone(),
             kept: self.kept.clone(),
             blocks,
+            cut: None,
             ..*self
         })
     }

@@ -2,97 +2,52 @@
 
 use super::{
     cache::RaggedCache,
-    device::{Operand, address, launch, start, type_number, with_scratch},
+    device::{Operand, address, launch, type_number, with_scratch},
     ffi,
+    plan::{Plan, piece},
 };
 use crate::AttentionShape;
 use candle_core::{CudaDevice, Result, Tensor};
-use cudarc::driver::{CudaSlice, sys::CUdevice_attribute};
 use std::collections::HashMap;
 
 /// The plans of a layer's last batch, by its part of at most `ffi::MAX_BATCH` sequences.
-pub type Plans = HashMap<usize, Plan>;
+pub type Plans = HashMap<usize, Planned>;
 
-/// How a batch's heads are cut into equal pieces of work, on the device.
-///
-/// It holds until a tail gets another block or the batch changes: lengths of tails travel with each launch.
-pub struct Plan {
+/// What a layer's last batch was, and its pieces of work: they hold until a tail gets another block or the batch changes.
+pub struct Planned {
     heads: usize,
     /// The caches' numbers and how many blocks their tails had.
     batch: Vec<(u64, usize)>,
-    /// `ffi::Item`s as bytes.
-    items: CudaSlice<u8>,
-    count: i32,
-    slots: i32,
-    /// Blocks that are done, by unit: zero between launches.
-    arrived: CudaSlice<i32>,
+    piece: i32,
+    plan: Plan,
 }
 
-impl Plan {
+impl Planned {
+    fn is_of(&self, caches: &[&mut RaggedCache], heads: usize) -> bool {
+        let batch = caches.iter().map(|cache| (cache.id, cache.blocks()));
+        self.heads == heads && self.batch.iter().copied().eq(batch)
+    }
+
+    /// The pieces of that batch, of which the caches keep their own.
     fn new(
-        caches: &[&mut RaggedCache],
-        batch: Vec<(u64, usize)>,
+        earlier: Option<Self>,
+        caches: &mut [&mut RaggedCache],
         heads: usize,
         device: &CudaDevice,
     ) -> Result<Self> {
-        let (mut units, mut segments) = (Vec::new(), Vec::new());
-        let (mut head_dim, mut plan_slots) = (0, 0);
-        for (sequence, cache) in caches.iter().enumerate() {
-            let (stored_heads, share) = (cache.stored_heads(), heads / cache.stored_heads());
-            let per_kv_head = stored_heads / cache.kv_heads;
-            head_dim = cache.head_dim as i32;
-            for stored in 0..stored_heads {
-                let held = cache.segments(stored);
-                for row in (0..share).step_by(ffi::MAX_ROWS) {
-                    units.push(ffi::Unit {
-                        sequence: sequence as i32,
-                        head: (stored * share + row) as i32,
-                        rows: (share - row).min(ffi::MAX_ROWS) as i32,
-                        kv_head: (stored / per_kv_head) as i32,
-                        appends: i32::from(stored % per_kv_head == 0 && row == 0),
-                        first_segment: segments.len() as i32,
-                        segments: held.len() as i32,
-                    });
-                }
-                segments.extend(held);
-            }
-        }
-        let stream = device.cuda_stream();
-        let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
-        let processors = stream
-            .context()
-            .attribute(attribute)
-            .map_err(candle_core::Error::wrap)?;
-        let mut cut = |items: &mut [ffi::Item]| {
-            // SAFETY: units name segments of the slice, and at most `items.len()` items are written.
-            unsafe {
-                ffi::headkv_decode_plan(
-                    units.as_ptr(),
-                    units.len() as i32,
-                    segments.as_ptr(),
-                    head_dim,
-                    processors,
-                    items.as_mut_ptr(),
-                    items.len() as i32,
-                    &mut plan_slots,
-                )
-            }
-        };
-        let Ok(needed) = usize::try_from(cut(&mut [])) else {
-            candle_core::bail!(
-                "headkv: more tokens were generated than one launch can attend to; shorten the answer"
-            );
-        };
-        let mut items = vec![ffi::Item([0; 96]); needed];
-        let count = cut(&mut items);
-        let bytes: Vec<u8> = items.iter().flat_map(|item| item.0).collect();
+        let tokens = caches.iter().map(|cache| cache.work(heads)).sum();
+        let piece = piece(tokens, earlier.as_ref().map(|plan| plan.piece), device)?;
+        let cuts = caches.iter_mut().map(|cache| cache.cut(heads, piece));
+        let cuts = cuts.collect::<Result<Vec<_>>>()?;
+        let plan = Plan::new(earlier.map(|planned| planned.plan), &cuts, device)?;
         Ok(Self {
             heads,
-            batch,
-            items: device.clone_htod(&bytes)?,
-            count,
-            slots: plan_slots,
-            arrived: device.alloc_zeros(units.len())?,
+            batch: caches
+                .iter()
+                .map(|cache| (cache.id, cache.blocks()))
+                .collect(),
+            piece,
+            plan,
         })
     }
 }
@@ -150,7 +105,7 @@ pub fn decode_attention(
             plans.remove(&i),
             &rows(&out)?,
         )
-        .map(|plan| plans.insert(i, plan))?;
+        .map(|planned| plans.insert(i, planned))?;
     }
     Ok(out)
 }
@@ -161,22 +116,19 @@ fn attend(
     v: &Tensor,
     shape: &AttentionShape,
     caches: &mut [&mut RaggedCache],
-    plan: Option<Plan>,
+    planned: Option<Planned>,
     out: &Tensor,
-) -> Result<Plan> {
+) -> Result<Planned> {
     let (_, heads, _, head_dim) = q.dims4()?;
     for cache in caches.iter_mut() {
         cache.reserve()?;
     }
-    let batch: Vec<(u64, usize)> = caches
-        .iter()
-        .map(|cache| (cache.id, cache.blocks()))
-        .collect();
     let device = caches[0].device.clone();
-    let plan = match plan {
-        Some(plan) if plan.heads == heads && plan.batch == batch => plan,
-        _ => Plan::new(caches, batch, heads, &device)?,
+    let planned = match planned {
+        Some(planned) if planned.is_of(caches, heads) => planned,
+        earlier => Planned::new(earlier, caches, heads, &device)?,
     };
+    let (items, arrived, item_count, slots) = planned.plan.arguments(&device);
     let (mut tail, mut fresh) = ([0; ffi::MAX_BATCH], [0; ffi::MAX_BATCH]);
     for (at, cache) in caches.iter().enumerate() {
         (tail[at], fresh[at]) = cache.next();
@@ -184,7 +136,7 @@ fn attend(
     let out_address = address(out)?;
     let (q, k, v) = (Operand::new(q)?, Operand::new(k)?, Operand::new(v)?);
     // SAFETY: it only computes.
-    let bytes = unsafe { ffi::headkv_decode_partials(plan.slots, head_dim as i32) };
+    let bytes = unsafe { ffi::headkv_decode_partials(slots, head_dim as i32) };
     with_scratch(&device, bytes, |partials| {
         let args = ffi::Decode {
             q: q.address,
@@ -197,13 +149,13 @@ fn attend(
             v_batch: v.strides[0],
             v_head: v.strides[1],
             out: out_address,
-            items: start(&plan.items, &device),
-            item_count: plan.count,
-            slots: plan.slots,
+            items,
+            item_count,
+            slots,
             heads: heads as i32,
             head_dim: head_dim as i32,
             dtype: type_number(q.dtype()),
-            arrived: start(&plan.arrived, &device),
+            arrived,
             partials,
             scale: shape.scale,
             softcap: shape.softcap.unwrap_or(0.0),
@@ -218,5 +170,5 @@ fn attend(
     for cache in caches {
         cache.tail += 1;
     }
-    Ok(plan)
+    Ok(planned)
 }

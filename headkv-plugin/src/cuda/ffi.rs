@@ -4,6 +4,8 @@ use std::ffi::c_void;
 
 pub const MAX_BATCH: usize = 256;
 pub const MAX_ROWS: usize = 8;
+pub const PRODUCT_ROWS: usize = 16;
+pub const PRODUCTS: usize = 3;
 
 /// A device address. Null is zero.
 pub type Address = u64;
@@ -20,7 +22,6 @@ pub struct Segment {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Unit {
-    pub sequence: i32,
     pub head: i32,
     pub rows: i32,
     pub kv_head: i32,
@@ -33,6 +34,14 @@ pub struct Unit {
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug)]
 pub struct Item(pub [u8; 96]);
+
+#[repr(C)]
+pub struct Cut {
+    pub items: *const Item,
+    pub count: i32,
+    pub units: i32,
+    pub slots: i32,
+}
 
 #[repr(C)]
 pub struct Decode {
@@ -153,32 +162,44 @@ pub struct Prompt {
     pub window: i32,
 }
 
+#[derive(Default)]
 #[repr(C)]
 pub struct Product {
-    pub weights: Address,
+    pub weights: [Address; PRODUCTS],
+    pub out: [Address; PRODUCTS],
+    pub outputs: [i32; PRODUCTS],
     pub x: Address,
     pub x_row: i64,
-    pub out: Address,
     pub rows: i32,
-    pub outputs: i32,
     pub inputs: i32,
     pub dtype: i32,
+}
+
+#[derive(Default)]
+#[repr(C)]
+pub struct Split {
+    pub from: Address,
+    pub to: [Address; PRODUCTS],
+    pub widths: [i32; PRODUCTS],
+    pub rows: i32,
 }
 
 /// A `cudaStream_t`, the same handle as the driver's.
 pub type Stream = *mut c_void;
 
 unsafe extern "C" {
-    pub fn headkv_decode_plan(
+    pub fn headkv_decode_piece(tokens: i64, multiprocessors: i32) -> i32;
+    pub fn headkv_decode_cut(
         units: *const Unit,
         count: i32,
         segments: *const Segment,
         head_dim: i32,
-        multiprocessors: i32,
+        piece: i32,
         items: *mut Item,
         capacity: i32,
         slots: *mut i32,
     ) -> i32;
+    pub fn headkv_decode_join(cuts: *const Cut, count: i32, items: *mut Item) -> i32;
     pub fn headkv_decode_partials(slots: i32, head_dim: i32) -> usize;
     pub fn headkv_decode(args: *const Decode, stream: Stream) -> i32;
     pub fn headkv_score_stride(tokens: i32) -> i64;
@@ -202,4 +223,5 @@ unsafe extern "C" {
     pub fn headkv_gather(args: *const Gather, stream: Stream) -> i32;
     pub fn headkv_prompt(args: *const Prompt, stream: Stream) -> i32;
     pub fn headkv_product(args: *const Product, stream: Stream) -> i32;
+    pub fn headkv_split(args: *const Split, stream: Stream) -> i32;
 }

@@ -11,6 +11,7 @@ mod ffi;
 mod linear;
 mod locked;
 mod memory;
+mod plan;
 mod prompt;
 mod rank;
 #[cfg(test)]
@@ -18,7 +19,7 @@ mod tests;
 
 pub use backend::Cuda;
 pub use cache::RaggedCache;
-pub use linear::Linear;
+pub use linear::{Linear, Siblings};
 pub use locked::Locked;
 pub use memory::allocated_bytes;
 pub use rank::DeviceScores;

@@ -11,7 +11,7 @@ use crate::{
 };
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
-use std::io::Write;
+use std::{io::Write, sync::Arc};
 
 fn gpu() -> Option<Device> {
     match Device::new_cuda(0) {
@@ -252,13 +252,19 @@ fn generated_tokens_equal_the_cpu() {
             on_gpu.push(gpu.keep_at(&k, &v, &kept).unwrap());
             on_cpu.push(reference().keep_at(&cpu(&k), &cpu(&v), &kept).unwrap());
         }
-        // Across the first two blocks' ends, with several tokens at once, a batch that changes on the way, and a fork
-        // whose other half must stay as it is.
+        // Across the first blocks' ends, which the sequences reach at different steps, with several tokens at once, a batch
+        // that changes on the way, and a fork whose other half must stay as it is.
         let mut forked = None;
         for step in 0..150 {
+            if step == 33 {
+                let [k, v] =
+                    [(); 2].map(|()| random(&device, &[shape.kv_heads, 300, shape.head_dim]));
+                on_gpu.push(gpu.keep_all(&k, &v).unwrap());
+                on_cpu.push(reference().keep_all(&cpu(&k), &cpu(&v)).unwrap());
+            }
             if step == 100 {
                 forked = Some((on_gpu[0].fork().unwrap(), on_cpu[0].fork()));
-                (on_gpu.pop(), on_cpu.pop());
+                (on_gpu.remove(1), on_cpu.remove(1));
             }
             let new = if step == 20 { 7 } else { 1 };
             let batch = on_gpu.len();
@@ -338,7 +344,7 @@ fn products_of_few_rows_equal_the_cpu() {
     let Some(device) = gpu() else { return };
     for (outputs, inputs) in [(64, 40), (1001, 4096), (7, 14336), (4096, 512), (3, 8)] {
         let weight = random(&device, &[outputs, inputs]);
-        let linear = Linear::new(&weight).unwrap().unwrap();
+        let linear = Linear::new(&weight, &Arc::default()).unwrap().unwrap();
         let check = |x: Tensor| {
             let out = candle_core::Module::forward(&linear, &x).unwrap();
             assert_eq!(out.dims(), [x.dims()[0], outputs]);
@@ -346,13 +352,72 @@ fn products_of_few_rows_equal_the_cpu() {
             let expected = x.matmul(&weight.t().unwrap()).unwrap();
             close(&host(&out), &host(&expected.to_dtype(DType::BF16).unwrap()));
         };
-        for rows in [1, 2, 3] {
+        for rows in [1, 2, 3, 8, 11, 16, 17] {
             check(random(&device, &[rows, inputs]));
         }
         // Rows that lie apart, as the last ones of prompts do.
         let x = random(&device, &[3, 5, inputs]).narrow(1, 4, 1).unwrap();
         check(x.squeeze(1).unwrap());
     }
+}
+
+#[test]
+fn layers_of_the_same_rows_are_multiplied_together() {
+    let Some(device) = gpu() else { return };
+    let siblings = Arc::default();
+    let inputs = 512;
+    // Queries, keys and values; then a gate and what goes through it, neither of them small.
+    let weights: Vec<Tensor> = [1024, 256, 256, 2304, 2304]
+        .map(|outputs| random(&device, &[outputs, inputs]))
+        .into();
+    let layers: Vec<Linear> = weights
+        .iter()
+        .map(|weight| Linear::new(weight, &siblings).unwrap().unwrap())
+        .collect();
+    let expected = |x: &Tensor, layer: usize| {
+        let [x, weight] = [x, &weights[layer]].map(|x| cpu(x).to_dtype(DType::F32).unwrap());
+        let out = x.matmul(&weight.t().unwrap()).unwrap();
+        host(&out.to_dtype(DType::BF16).unwrap())
+    };
+    let check = |x: &Tensor, layer: usize| {
+        // As the runtime calls it: another view of the same rows each time.
+        let rows = x.dim(0).unwrap();
+        let view = x.reshape((1, rows, inputs)).unwrap();
+        let out =
+            candle_core::Module::forward(&layers[layer], &view.reshape((rows, inputs)).unwrap());
+        close(&host(&out.unwrap()), &expected(x, layer));
+    };
+    for rows in [1, 3, 16, 64, 300, 256, 1] {
+        for step in 0..3 {
+            let (x, y) = (
+                random(&device, &[rows, inputs]),
+                random(&device, &[rows, inputs]),
+            );
+            (0..3).for_each(|layer| check(&x, layer));
+            // Once a layer is left out, and once another order is asked for.
+            match (rows, step) {
+                (256, 1) => check(&y, 3),
+                (256, 2) => [4, 3].into_iter().for_each(|layer| check(&y, layer)),
+                _ => [3, 4].into_iter().for_each(|layer| check(&y, layer)),
+            }
+        }
+    }
+    // Another order than before.
+    let z = random(&device, &[1, inputs]);
+    [2, 0, 1].into_iter().for_each(|layer| check(&z, layer));
+
+    // Together, and not one by one: the first one's product brings the others', few rows or many.
+    let siblings = Arc::<Siblings>::default();
+    let of = |weight| Linear::new(weight, &siblings).unwrap().unwrap();
+    let layers: Vec<Linear> = weights[..3].iter().map(of).collect();
+    let x = [1, 1, 90].map(|rows| random(&device, &[rows, inputs]));
+    let waiting = x.iter().flat_map(|x| {
+        let layers = layers.iter();
+        let run = layers.map(move |layer| candle_core::Module::forward(layer, x).map(|_| ()));
+        run.map(|out| out.map(|()| siblings.waiting()).unwrap())
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(waiting.collect::<Vec<_>>(), [0, 0, 0, 2, 1, 0, 2, 1, 0]);
 }
 
 #[test]

@@ -12,22 +12,29 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Panels;
 
+/// The layers of the models that load in one scope.
+#[derive(Default)]
+struct Layers {
+    #[cfg(feature = "cuda")]
+    siblings: Arc<crate::cuda::Siblings>,
+}
+
 impl Panels {
-    /// Calls `load`; the models that load in it, on this thread, take these layers.
+    /// Calls `load`; the model that loads in it, on this thread, takes these layers.
     pub fn scope<R>(load: impl FnOnce() -> R) -> R {
-        sync_scope(Arc::new(Self), load)
+        sync_scope(Arc::new(Layers::default()), load)
     }
 
-    /// Awaits `load`; the models that load in it take these layers.
+    /// Awaits `load`; the model that loads in it takes these layers.
     pub async fn scope_async<F: Future>(load: F) -> F::Output {
-        scope(Arc::new(Self), load).await
+        scope(Arc::new(Layers::default()), load).await
     }
 }
 
-impl LinearHook for Panels {
+impl LinearHook for Layers {
     fn linear(&self, weight: &Tensor) -> Result<Option<Box<dyn Module + Send + Sync>>> {
         #[cfg(feature = "cuda")]
-        if let Some(linear) = crate::cuda::Linear::new(weight)? {
+        if let Some(linear) = crate::cuda::Linear::new(weight, &self.siblings)? {
             return Ok(Some(Box::new(linear)));
         }
         Ok(Linear::new(weight)?.map(|linear| Box::new(linear) as _))
