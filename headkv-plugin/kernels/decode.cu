@@ -29,6 +29,12 @@ struct Partials {
     }
 };
 
+/// What results are scaled by: one over the sum of all weights, the sink's of that head included.
+__device__ inline float inverse_of(float sum, float most, const HeadkvDecode &a, int head) {
+    if (a.sinks) sum += exp2_fast(a.sinks[head] * LOG2E - most);
+    return sum > 0 ? 1 / sum : 0;
+}
+
 /// exp2(m - most), where a softmax over nothing has m = most = -inf.
 __device__ inline float weight(float m, float most) { return m == -INFINITY ? 0 : exp2_fast(m - most); }
 
@@ -93,7 +99,7 @@ __device__ inline void append(const Tile &tile, const T *k_new, const T *v_new, 
 
 /// Merges the partial results of an item's unit and writes its output; run by the unit's last block.
 template <typename T, int D>
-__device__ void merge(const HeadkvItem &item, const Partials &partials, T *out, float *shared) {
+__device__ void merge(const HeadkvItem &item, const Partials &partials, const HeadkvDecode &a, T *out, float *shared) {
     const int tid = threadIdx.x, lane = tid % 32, warp = tid / 32, parts = item.parts, rows = item.rows;
     // weights[row][part], scaled by 1 / sum.
     float *weights = shared;
@@ -111,7 +117,7 @@ __device__ void merge(const HeadkvItem &item, const Partials &partials, T *out, 
 #pragma unroll
         for (int i = 0; i < PARTS / 32; i++) sum += states[i].y * weight(states[i].x, most);
         for (int s = 16; s; s /= 2) sum += __shfl_xor_sync(~0u, sum, s);
-        const float inverse = sum > 0 ? 1 / sum : 0;
+        const float inverse = inverse_of(sum, most, a, item.head + row);
 #pragma unroll
         for (int i = 0; i < PARTS / 32; i++)
             if (i * 32 + lane < parts) weights[row * PARTS + i * 32 + lane] = weight(states[i].x, most) * inverse;
@@ -276,7 +282,7 @@ __global__ __launch_bounds__(THREADS, D <= 128 ? 3 : 2) void decode(const __grid
             total += sum_of[w][row] * weight(most_of[w][row], all);
         }
         if (item.parts == 1) {
-            const float inverse = total > 0 ? 1 / total : 0;
+            const float inverse = inverse_of(total, all, a, item.head + row);
             store4(to + quad * 4, make_float4(x.x * inverse, x.y * inverse, x.z * inverse, x.w * inverse));
         } else {
             const int64_t slot = item.slot + item.part;
@@ -294,7 +300,7 @@ __global__ __launch_bounds__(THREADS, D <= 128 ? 3 : 2) void decode(const __grid
         __threadfence();
     }
     __syncthreads();
-    if (last) merge<T, D>(item, partials, to, shared);
+    if (last) merge<T, D>(item, partials, a, to, shared);
 }
 
 struct Launch {

@@ -54,7 +54,7 @@ __global__ __launch_bounds__(THREADS, D <= 128 ? 4 : 2) void outputs(const __gri
 
     for (int row = warp; row < COLUMNS; row += WARPS) {
         float2 state = make_float2(0, 0);
-        if (row < rows) state = all_keys(work.states + int64_t(first_row + row) * blocks, blocks, lane);
+        if (row < rows) state = all_keys(a, work, first_row + row, lane);
         if (lane == 0) {
             states[row] = state;
             if (row < rows && block == 0) drop.states[first_row + row] = state;

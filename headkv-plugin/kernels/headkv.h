@@ -104,6 +104,8 @@ typedef struct {
     int32_t *arrived;
     /// Partial results, which launches of a stream may share.
     void *partials;
+    /// Logits of `heads` sinks, which take weight and have no value; null for none.
+    const float *sinks;
     float scale;
     /// Soft cap on the scaled logits; 0 for none.
     float softcap;
@@ -129,6 +131,8 @@ typedef struct {
     int32_t heads, kv_heads, tokens, head_dim, type, rule;
     int32_t window;
     float scale, softcap;
+    /// As in HeadkvDecode.
+    const float *sinks;
     /// Query heads that share a set of positions, and whether the largest of their scores counts or the mean.
     int32_t share, share_max;
     /// Positions before and after a hit that it counts for, at most 128 each, whether the largest counts or the mean, and

@@ -115,10 +115,9 @@ __global__ __launch_bounds__(POOL_THREADS) void pool(const __grid_constant__ Hea
     float2 *states = reinterpret_cast<float2 *>(shared);
     float *scores = shared + (LOGITS ? 2 * rows : 0);
     if (LOGITS) {
-        const int blocks = blocks_of_keys(a.tokens);
         const Logits work(a);
         for (int row = warp; row < rows; row += POOL_THREADS / 32) {
-            const float2 state = all_keys(work.states + (int64_t(stored) * rows + row) * blocks, blocks, lane);
+            const float2 state = all_keys(a, work, int64_t(stored) * rows + row, lane);
             if (lane == 0) states[row] = state;
         }
         __syncthreads();

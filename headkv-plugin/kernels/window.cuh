@@ -38,14 +38,17 @@ __device__ inline void join(float &most, float &sum, float most2, float sum2) {
     most = all;
 }
 
-/// A row's (m, 1 / l) over all keys, from its states by block; for a whole warp.
-__device__ inline float2 all_keys(const float2 *states, int blocks, int lane) {
+/// A row's (m, 1 / l) over all keys and its head's sink, from its states by block; for a whole warp.
+__device__ inline float2 all_keys(const HeadkvRank &a, const Logits &work, int64_t row, int lane) {
+    const int blocks = blocks_of_keys(a.tokens);
+    const float2 *states = work.states + row * blocks;
     float most = LOWEST, sum = 0;
     for (int b = lane; b < blocks; b += 32) join(most, sum, states[b].x, states[b].y);
     for (int s = 16; s; s /= 2) {
         const float other = __shfl_xor_sync(~0u, most, s), more = __shfl_xor_sync(~0u, sum, s);
         join(most, sum, other, more);
     }
+    if (a.sinks) join(most, sum, a.sinks[row / a.window] * LOG2E, 1);
     return make_float2(most, 1 / sum);
 }
 

@@ -41,7 +41,7 @@ pub(crate) use cache::{gather, hooked, reset, scatter};
 pub(crate) use failure::{end_failed, ended, patiently, send};
 pub(crate) use load::{alternating, for_load, install, refuse};
 pub(crate) use pass::{attend_pending, forward};
-pub(crate) use rotary::rotary_rows;
+pub(crate) use rotary::{rotary_rows, rotate};
 pub(crate) use schedule::{bucket, prompt_time, unfinished};
 pub use schedule::{NextPass, PromptPolicy};
 pub use sequence::HookedSequence;

@@ -7,7 +7,7 @@ namespace {
 /// Three decode steps over ragged heads, so that what one step appends is read by the next.
 template <typename T>
 void decode(int d, int heads, int kv_heads, bool per_query_head, const std::vector<int> &kept, std::vector<int> tail,
-            float cap, bool slides = false) {
+            float cap, bool slides = false, bool sinks = false) {
     const int batch = int(tail.size()), stored = per_query_head ? heads : kv_heads, steps = 3;
     std::vector<int> room = tail;
     if (!slides)
@@ -18,6 +18,9 @@ void decode(int d, int heads, int kv_heads, bool per_query_head, const std::vect
     Buffer<char> partials(headkv_decode_partials(layer.slots, d) + 16);
     partials.fill(0xff);
     const float scale = 1 / std::sqrt(float(d));
+    std::vector<float> sink_logits(heads);
+    for (int h = 0; h < heads; h++) sink_logits[h] = 2 * noise(9, h);
+    Buffer<float> sink(sink_logits);
     Error error;
     double stored_wrong = 0;
     for (int step = 0; step < steps; step++) {
@@ -31,7 +34,7 @@ void decode(int d, int heads, int kv_heads, bool per_query_head, const std::vect
         a.k_batch = a.v_batch = kv_heads * d, a.k_head = a.v_head = d, a.out = out.at;
         a.items = layer.items.at, a.item_count = int(layer.items.count), a.slots = layer.slots;
         a.heads = heads, a.head_dim = d, a.type = type_of<T>(), a.arrived = arrived.at, a.partials = partials.at;
-        a.scale = scale, a.softcap = cap;
+        a.scale = scale, a.softcap = cap, a.sinks = sinks ? sink.at : nullptr;
         // A window that slides is full: the new token takes the oldest one's place.
         for (int b = 0; b < batch; b++) {
             if (slides) a.tail[b] = tail[b], a.fresh[b] = step % tail[b];
@@ -59,7 +62,7 @@ void decode(int d, int heads, int kv_heads, bool per_query_head, const std::vect
                 ks.push_back(&tails[b][block][(kv * tokens + t - first) * d]);
                 vs.push_back(&tails[b][block][((kv_heads + kv) * tokens + t - first) * d]);
             }
-            expected[i] = attend(&hq[size_t(i) * d], ks, vs, d, scale, cap);
+            expected[i] = attend(&hq[size_t(i) * d], ks, vs, d, scale, cap, sinks ? sink_logits[h] : -INFINITY);
             // The newest token must be where the next step looks for it.
             const size_t newest = kept[b * stored + s] + a.fresh[b];
             if (std::memcmp(ks[newest], &hk[(size_t(b) * kv_heads + kv) * d], d * 2) ||
@@ -72,7 +75,7 @@ void decode(int d, int heads, int kv_heads, bool per_query_head, const std::vect
     for (int n : arrived.host()) stored_wrong += n != 0;
     char what[200];
     std::snprintf(what, sizeof what, "decode %s d %d heads %d/%d%s%s batch %d longest %d tail %d cap %g", name<T>(), d, heads,
-                  kv_heads, slides ? " sliding" : "", per_query_head ? " per query head" : "", batch, *std::max_element(kept.begin(), kept.end()),
+                  kv_heads, slides ? " sliding" : sinks ? " sinks" : "", per_query_head ? " per query head" : "", batch, *std::max_element(kept.begin(), kept.end()),
                   *std::max_element(tail.begin(), tail.end()), cap);
     report(what, stored_wrong ? INFINITY : error.relative(), 5e-3);
 }
@@ -191,6 +194,8 @@ template <typename T> void decodes() {
     decode<T>(128, 32, 8, false, lengths(8, longest), {3000}, 0);
     decode<T>(128, 32, 8, false, std::vector<int>(8 * 3, 0), {0, 64, 127}, 0);
     decode<T>(128, 8, 2, false, std::vector<int>(2 * 2, 0), {64, 300}, 0, true);
+    decode<T>(64, 64, 8, false, lengths(8 * 2, longest), {300, 7}, 0, false, true);
+    decode<T>(64, 16, 2, true, lengths(16 * 2, 200), {0, 64}, 0, false, true);
     decode<T>(64, 4, 4, false, lengths(4 * 64, 300), std::vector<int>(64, 9), 0);
 }
 

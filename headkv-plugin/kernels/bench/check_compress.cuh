@@ -42,7 +42,7 @@ void compete(const std::vector<float> &scores, int64_t stride, int heads, int ca
 /// Ranking against its definition; selection and copy against the CPU's on the device's own scores.
 template <typename T>
 void compress(int rule, int d, int heads, int kv_heads, bool per_query_head, int tokens, int window, int kernel,
-              bool pool_max, bool share_max, float cap) {
+              bool pool_max, bool share_max, float cap, bool sinks = false) {
     const int group = heads / kv_heads, stored = per_query_head ? heads : kv_heads, share = heads / stored;
     // Not all of the window has to be kept.
     const int candidates = tokens - window, recent = (window + 1) / 2, per_kv = stored / kv_heads;
@@ -58,6 +58,10 @@ void compress(int rule, int d, int heads, int kv_heads, bool per_query_head, int
     a.heads = heads, a.kv_heads = kv_heads, a.tokens = tokens, a.head_dim = d, a.type = type_of<T>(), a.window = window;
     a.scale = scale, a.softcap = cap, a.share = share, a.share_max = share_max, a.pool_max = pool_max;
     a.before = a.after = kernel / 2, a.decay = 1;
+    std::vector<float> sink_logits(heads);
+    for (int h = 0; h < heads; h++) sink_logits[h] = 2 * noise(9, h);
+    Buffer<float> sink(sink_logits);
+    if (sinks) a.sinks = sink.at;
     Buffer<char> workspace(headkv_rank_workspace(&a));
     workspace.fill(0xff);
     a.workspace = workspace.at, a.scores = scores.at;
@@ -97,6 +101,7 @@ void compress(int rule, int d, int heads, int kv_heads, bool per_query_head, int
                     x += wide(hq[(size_t(h) * tokens + t) * d + e]) * wide(hk[(size_t(h / group) * tokens + j) * d + e]);
                 s[j] = capped(x * scale, cap), most = std::max(most, s[j]);
             }
+            if (sinks) sum = std::exp(sink_logits[h] - most);
             for (int j = 0; j <= t; j++) sum += s[j] = std::exp(s[j] - most);
             const T *values = &hv[size_t(h / group) * tokens * d];
             std::vector<double> out(d, 0);
@@ -129,9 +134,9 @@ void compress(int rule, int d, int heads, int kv_heads, bool per_query_head, int
         }
     }
     char what[200];
-    std::snprintf(what, sizeof what, "%s %s d %d heads %d/%d%s tokens %d window %d kernel %d %s %s cap %g",
+    std::snprintf(what, sizeof what, "%s %s d %d heads %d/%d%s%s tokens %d window %d kernel %d %s %s cap %g",
                   rule == HEADKV_DROP ? "drop" : "rank", name<T>(), d, heads, kv_heads, per_query_head ? " per query head" : "",
-                  tokens, window, kernel,
+                  sinks ? " sinks" : "", tokens, window, kernel,
                   pool_max ? "max" : "mean", share_max ? "max" : "mean", cap);
     report(what, error.relative(), rule == HEADKV_DROP ? 1e-4 : 1e-5);
     compete(hs, stride, stored, candidates);
@@ -165,6 +170,8 @@ template <typename T> void compressions() {
         compress<T>(rule, 128, 8, 4, false, context, 1, 1, true, false, 0);
         compress<T>(rule, 64, 16, 1, false, context, 32, 13, false, false, 0);
         compress<T>(rule, 64, 6, 3, false, 9, 8, 7, true, false, 0);
+        compress<T>(rule, 64, 16, 2, false, context, 8, 7, true, false, 0, true);
+        compress<T>(rule, 64, 4, 4, true, 300, 3, 1, false, true, 0, true);
         if (!quick) compress<T>(rule, 128, 4, 2, false, 70000, 8, 7, true, false, 0);
     }
 }

@@ -63,6 +63,7 @@ pub struct Decode {
     pub dtype: i32,
     pub arrived: Address,
     pub partials: Address,
+    pub sinks: Address,
     pub scale: f32,
     pub softcap: f32,
     pub tail: [i32; MAX_BATCH],

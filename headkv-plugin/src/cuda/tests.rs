@@ -264,7 +264,8 @@ fn generated_tokens_equal_the_cpu() {
             }
             if step == 100 {
                 forked = Some((on_gpu[0].fork().unwrap(), on_cpu[0].fork()));
-                (on_gpu.remove(1), on_cpu.remove(1));
+                on_gpu.remove(1);
+                on_cpu.remove(1);
             }
             let new = if step == 20 { 7 } else { 1 };
             let batch = on_gpu.len();

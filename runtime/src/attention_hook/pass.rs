@@ -2,8 +2,8 @@
 
 use std::{
     any::Any,
-    cell::RefCell,
-    panic::{catch_unwind, AssertUnwindSafe},
+    cell::{Cell, RefCell},
+    panic::{catch_unwind, resume_unwind, AssertUnwindSafe},
     sync::Arc,
 };
 
@@ -19,6 +19,13 @@ struct Pending {
 
 thread_local! {
     static PENDING: RefCell<Option<Pending>> = const { RefCell::new(None) };
+    /// Whether a hooked model's pass runs on this thread.
+    static RUNS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a hooked model's pass runs on this thread, as it does on a GPU.
+pub(super) fn runs() -> bool {
+    RUNS.get()
 }
 
 /// Arms the handle of a layer whose new keys are `k`; the one before must have been taken, and stays if it was not.
@@ -151,7 +158,10 @@ pub(crate) fn forward<R>(
         let pass = Lent(pass);
         rayon::scope(move |_| pass.run()).0
     } else {
-        pass()
+        RUNS.set(true);
+        let result = catch_unwind(AssertUnwindSafe(pass));
+        RUNS.set(false);
+        result.unwrap_or_else(|panic| resume_unwind(panic))
     }
 }
 

@@ -1,8 +1,10 @@
-//! Rotary embeddings of generated tokens, for a batch whose sequences stand at different positions.
+//! Rotary embeddings: of a batch whose sequences stand at different positions, and of a hooked model on a GPU.
 
 use std::cell::RefCell;
 
 use candle_core::{Result, Tensor, TensorId};
+
+use super::pass;
 
 /// The rows of a table's cosines and sines that a step asked for last.
 struct Rows {
@@ -43,4 +45,44 @@ pub(crate) fn rotary_rows(
         sin: rows.1.clone(),
     }));
     Ok(rows)
+}
+
+/// Embeds a hooked model's queries and keys, `(batch, heads, tokens, head_dim)`, where they are: one launch, and no second
+/// copy of a long prompt's. `None` leaves it to the runtime: on the CPU, and where nothing is hooked.
+///
+/// Upstream does so where there are as many key heads as query heads; its attention then wants them in another order.
+pub(crate) fn rotate(
+    cos: &Tensor,
+    sin: &Tensor,
+    [q, k]: [&Tensor; 2],
+    offsets: &[usize],
+    is_gpt_neox: bool,
+) -> Result<Option<(Tensor, Tensor)>> {
+    let (batch, _, tokens, _) = q.dims4()?;
+    let one_type = [k.dtype(), cos.dtype(), sin.dtype()] == [q.dtype(); 3];
+    if !(pass::runs() && q.device().is_cuda() && one_type) {
+        return Ok(None);
+    }
+    let (cos, sin) = if batch == 1 {
+        let rows = |table: &Tensor| table.narrow(0, offsets[0], tokens);
+        (rows(cos)?, rows(sin)?)
+    } else if tokens == 1 {
+        let (cos, sin) = rotary_rows(cos, sin, offsets)?;
+        (cos.squeeze(1)?, sin.squeeze(1)?)
+    } else {
+        let rows = |table: &Tensor| {
+            let each = offsets.iter().map(|&at| table.narrow(0, at, tokens));
+            Tensor::cat(&each.collect::<Result<Vec<_>>>()?, 0)
+        };
+        (rows(cos)?, rows(sin)?)
+    };
+    // A view where tokens lie one after the other, as they come out of a product; a copy otherwise.
+    let by_token = |x: &Tensor| x.transpose(1, 2)?.flatten(0, 1);
+    let (turned_q, turned_k) = (by_token(q)?, by_token(k)?);
+    mistralrs_quant::rotary::apply_rotary_inplace(&turned_q, &turned_k, &cos, &sin, is_gpt_neox)?;
+    let by_head = |x: Tensor| {
+        let (_, heads, elements) = x.dims3()?;
+        x.reshape((batch, tokens, heads, elements))?.transpose(1, 2)
+    };
+    Ok(Some((by_head(turned_q)?, by_head(turned_k)?)))
 }
