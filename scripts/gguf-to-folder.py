@@ -16,6 +16,11 @@ def old_names(file):
     """Adds the rotary settings under the names that they had before transformers 5, which mistral.rs reads."""
     config = json.loads(file.read_text())
     rope = config.get("rope_parameters") or {}
+    # Gemma 3's layers that slide have a base of their own.
+    local, rope = rope.get("sliding_attention"), rope.get("full_attention", rope)
+    if local:
+        config["rope_local_base_freq"] = local["rope_theta"]
+        config["sliding_window_pattern"] = config.get("_sliding_window_pattern", 6)
     if "rope_theta" in rope:
         config["rope_theta"] = rope["rope_theta"]
         config["rope_scaling"] = rope if rope.get("rope_type", "default") != "default" else None
