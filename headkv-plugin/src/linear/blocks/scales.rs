@@ -145,11 +145,12 @@ impl<const ZERO: u8> Scales for Signed<ZERO> {
     #[inline(always)]
     fn worth<I: Isa>(&self, isa: I, part: usize) -> Worth<I::Floats> {
         let all = isa.half(&self.scale);
-        let scale = [0, 1].map(|half| isa.mul(all, isa.signed(&self.scales[2 * part + half])));
+        let first = isa.mul(all, isa.signed(&self.scales[2 * part]));
+        let last = isa.mul(all, isa.signed(&self.scales[2 * part + 1]));
         let zero = isa.splat(-f32::from(ZERO));
         Worth {
-            offset: scale.map(|scale| isa.mul(scale, zero)),
-            scale,
+            scale: [first, last],
+            offset: [isa.mul(first, zero), isa.mul(last, zero)],
         }
     }
 }
