@@ -22,7 +22,7 @@ mod tests;
 mod x86;
 
 use candle_core::{
-    DType, Device, Module, Result, Tensor,
+    CpuStorage, DType, Device, Module, Result, Storage, Tensor,
     quantized::{GgmlDType, QTensor},
 };
 use product::{Matrix, Store};
@@ -120,8 +120,13 @@ impl Module for Quantized {
                 self.inputs
             );
         }
-        let wide = x.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-        let out = self.matrix.multiply(&wide, rows);
+        let wide = x.to_dtype(DType::F32)?.contiguous()?;
+        let (storage, layout) = wide.storage_and_layout();
+        let Storage::Cpu(CpuStorage::F32(values)) = &*storage else {
+            candle_core::bail!("headkv: a linear layer on the CPU got rows of another device");
+        };
+        let values = &values[layout.start_offset()..][..rows * inputs];
+        let out = self.matrix.multiply(values, rows);
         Tensor::from_vec(out, (rows, self.outputs), &Device::Cpu)?.to_dtype(x.dtype())
     }
 }

@@ -183,13 +183,8 @@ impl<F: Format> Matrix for Store<F> {
 
     fn multiply(&self, x: &[f32], rows: usize) -> Vec<f32> {
         #[cfg(target_arch = "x86_64")]
-        {
-            if let Some(isa) = super::x86::Vnni::try_new() {
-                return self.product(isa, x, rows);
-            }
-            if let Some(isa) = super::x86::Avx2::try_new() {
-                return self.product(isa, x, rows);
-            }
+        if let Some(isa) = super::x86::Avx2::try_new() {
+            return self.product(isa, x, rows);
         }
         self.product(Portable, x, rows)
     }
