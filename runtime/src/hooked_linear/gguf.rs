@@ -144,7 +144,7 @@ pub(super) fn in_place(layer: &dyn QuantMethod) -> Result<Option<HookedLinear>> 
         return Ok(None);
     }
     // What is not quantized after all has no such form.
-    let Ok(form) = layer.serialize_with_bias(None) else {
+    let Ok(form) = layer.serialize() else {
         return Ok(None);
     };
     let weight = written(&form)?;
@@ -187,7 +187,9 @@ fn written(form: &[u8]) -> Result<QTensor> {
     let dims: Vec<usize> = (0..rank)
         .map(|i| Ok(number(18 + 4 * i)? as usize))
         .collect::<Result<_>>()?;
-    let data = form.get(18 + 4 * rank..).unwrap_or_default();
+    // A bias may follow.
+    let (start, length) = (18 + 4 * rank, number(5)? as usize);
+    let data = form.get(start..start + length).unwrap_or_default();
     // Borrowed: candle would read what is owned after it is freed.
     let storage = QStorage::from_data(Cow::Borrowed(data), &Device::Cpu, dtype)?;
     QTensor::new(storage, dims)
