@@ -22,6 +22,9 @@ pub enum Error {
         /// The reason.
         why: String,
     },
+    /// Weights cannot be quantized like that.
+    #[error("quantization {0:?}: use q4_0, q4_1, q5_0, q5_1, q8_0, q2k, q3k, q4k, q5k or q6k")]
+    Isq(String),
     /// A prompt and its answer do not fit the model.
     #[error(
         "a prompt of {prompt} tokens with up to {answer} tokens of answer does not fit the model's context of \

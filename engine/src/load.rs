@@ -1,6 +1,6 @@
 //! From a path to a running model.
 
-use crate::{Device, Error, ModelFiles, check::guard, facts, files::first_line, wait::wait};
+use crate::{Device, Error, Isq, ModelFiles, check::guard, facts, files::first_line, wait::wait};
 use headkv_plugin::{
     Compression, HeadKv, ModelShape,
     hook::{Model, Options, Panels, Reuse},
@@ -29,6 +29,8 @@ pub struct LoadOptions {
     pub model: PathBuf,
     /// Where it runs.
     pub device: Device,
+    /// What its linear layers are quantized in; on the CPU, for a folder.
+    pub isq: Option<Isq>,
     /// The most sequences that decode together.
     pub max_batch: NonZeroUsize,
     /// Whether answers go on past the model's end tokens, to the length asked for.
@@ -50,6 +52,7 @@ impl LoadOptions {
         Self {
             model: model.into(),
             device: Device::Cpu,
+            isq: None,
             max_batch: NonZeroUsize::MIN.saturating_add(31),
             ignore_end: false,
             prompts: PromptPolicy::default(),
@@ -85,6 +88,7 @@ pub struct Engine {
     pub(crate) end_tokens: Vec<u32>,
     tokenizer: Arc<Tokenizer>,
     files: ModelFiles,
+    isq: Option<Isq>,
     shape: ModelShape,
     #[cfg(feature = "cuda")]
     device: candle_core::Device,
@@ -103,8 +107,14 @@ impl Engine {
     /// the model, or a model that cannot be hooked.
     pub fn load(options: LoadOptions, attention: Attention) -> Result<Self, Error> {
         let files = ModelFiles::open(&options.model)?;
+        if options.isq.is_some() && (files.is_gguf() || options.device != Device::Cpu) {
+            return Err(refused(
+                &files,
+                "is quantized as it loads only from a folder, on the CPU; leave out --isq",
+            ));
+        }
         let device = options.device.open()?;
-        let load = || guard::quietly(|| pipeline(&files, &device, options.device, &attention));
+        let load = || guard::quietly(|| pipeline(&files, &device, &options, &attention));
         let loaded = match &attention {
             Attention::Compressed(compression) => {
                 let how = Options {
@@ -167,6 +177,7 @@ impl Engine {
             end_tokens: metadata.eos_tok.clone(),
             tokenizer,
             files,
+            isq: options.isq,
             shape: ModelShape {
                 layers: info.layers,
                 heads: info.heads,
@@ -242,7 +253,15 @@ impl Engine {
         &self.files
     }
 
-    /// The digest of the model's files, as [`ModelFiles::identity`] has it; computed once.
+    /// The model's name, as [`ModelFiles::name`] has it, with what it was quantized in.
+    pub fn name(&self) -> String {
+        match self.isq {
+            Some(isq) => format!("{}:{isq}", self.files.name()),
+            None => self.files.name(),
+        }
+    }
+
+    /// The digest of the model's files, as [`ModelFiles::identity`] has it, behind what it was quantized in; computed once.
     ///
     /// # Errors
     /// As [`ModelFiles::identity`].
@@ -250,7 +269,14 @@ impl Engine {
         if let Some(known) = self.identity.get() {
             return Ok(known);
         }
-        let digest = self.files.identity()?;
+        let mut digest = self.files.identity()?;
+        let computes = match self.isq {
+            Some(isq) => format!("{isq}:"),
+            // Results of before weights stayed quantized are others.
+            None if self.files.is_gguf() && self.element_bytes == 4 => "blocks:".into(),
+            None => String::new(),
+        };
+        digest.insert_str(0, &computes);
         Ok(self.identity.get_or_init(|| digest))
     }
 
@@ -295,7 +321,7 @@ type LoadedPipeline = Arc<tokio::sync::Mutex<dyn Pipeline + Send + Sync>>;
 fn pipeline(
     files: &ModelFiles,
     device: &candle_core::Device,
-    on: Device,
+    options: &LoadOptions,
     attention: &Attention,
 ) -> Result<LoadedPipeline, Box<dyn std::error::Error>> {
     let folder = |path: &Path| path.to_string_lossy().into_owned();
@@ -328,7 +354,7 @@ fn pipeline(
         let settings = NormalSpecificConfig::default();
         NormalLoaderBuilder::new(settings, None, tokenizer, id, false, None).build(None)?
     };
-    let dtype = if on == Device::Cpu {
+    let dtype = if options.device == Device::Cpu {
         ModelDType::F32
     } else {
         ModelDType::Auto
@@ -351,7 +377,7 @@ fn pipeline(
         device,
         true,
         DeviceMapSetting::dummy(),
-        None,
+        options.isq.map(Isq::kind),
         paged,
     )?)
 }

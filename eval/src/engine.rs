@@ -13,7 +13,7 @@ use crate::{
     sample::Prompt,
     store::Heads,
 };
-use headkv_engine::{Attention, Device, Engine, Generation, LoadOptions, Request, hub};
+use headkv_engine::{Attention, Device, Engine, Generation, Isq, LoadOptions, Request, hub};
 use headkv_plugin::{
     Compression, hook, methods,
     prefix::{BLOCK, Place},
@@ -58,15 +58,23 @@ pub fn place(name: &str) -> Result<Place, Error> {
 }
 
 impl InProcess {
-    /// Loads a model folder or a GGUF file, of which up to `batch` prompts are answered together.
+    /// Loads a model folder or a GGUF file, of which up to `batch` prompts are answered together, quantized in a format's
+    /// name.
     ///
     /// # Errors
     /// A model that is missing, damaged or cannot be hooked; a device that is not there.
-    pub fn load(model: &Path, device: &str, batch: NonZeroUsize) -> Result<Self, Error> {
+    pub fn load(
+        model: &Path,
+        device: &str,
+        isq: Option<&str>,
+        batch: NonZeroUsize,
+    ) -> Result<Self, Error> {
         let device = device.parse::<Device>().map_err(backend)?;
         let on_cpu = device == Device::Cpu;
+        let isq = isq.map(str::parse::<Isq>).transpose();
         let options = LoadOptions {
             device,
+            isq: isq.map_err(backend)?,
             max_batch: batch,
             ..LoadOptions::new(model)
         };
@@ -187,7 +195,7 @@ impl InProcess {
             }
         }
         Ok(Some(Heads {
-            model: self.engine.files().name(),
+            model: self.engine.name(),
             variant: variant.clone(),
             capacities,
         }))

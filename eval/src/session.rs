@@ -26,6 +26,14 @@ pub struct Options {
     /// cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu", help_heading = "Model")]
     pub device: String,
+    /// Quantize linear layers while a folder loads on the CPU: q4_0, q4_1, q5_0, q5_1, q8_0, q2k, q3k, q4k, q5k or q6k
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        conflicts_with = "endpoint",
+        help_heading = "Model"
+    )]
+    pub isq: Option<String>,
     /// Prompts that are answered together; on a GPU they share every step, and more take more memory
     #[arg(
         long,
@@ -238,7 +246,10 @@ impl Session<'_> {
     }
 
     fn in_process(&self, path: &Path) -> Result<Ready<'_>, Error> {
-        let backend = InProcess::load(path, &self.options.device, self.options.batch)?;
+        let Options {
+            device, isq, batch, ..
+        } = &self.options;
+        let backend = InProcess::load(path, device, isq.as_deref(), *batch)?;
         let name = backend.engine().files().name();
         let variants = self.variants(path, &name)?;
         let mut heads = Vec::new();
@@ -254,13 +265,14 @@ impl Session<'_> {
         let engine = backend.engine();
         let digest = engine.identity();
         let model = Model {
-            name,
+            // Rows of another quantization are another model's.
+            name: engine.name(),
             digest: digest.map_err(|e| Error::Backend(e.to_string()))?.into(),
             backend: kind(&self.options.device),
         };
         let started = Instant::now();
         let samples = self.grid.samples(&Target {
-            model: &model.name,
+            model: &name,
             tokenizer: engine.tokenizer(),
             chat: Some(&|text| backend.chat(text)),
             context: engine.context(),

@@ -12,7 +12,7 @@ use std::{
 const REFUSED: &str = "#![deny(clippy::cast_possible_truncation, clippy::cast_precision_loss)]\n";
 
 /// The modules that are ours.
-pub const MODULES: [&str; 16] = [
+pub const MODULES: [&str; 17] = [
     "attention_hook.rs",
     "attention_hook/cache.rs",
     "attention_hook/failure.rs",
@@ -24,6 +24,7 @@ pub const MODULES: [&str; 16] = [
     "attention_hook/shutdown.rs",
     "cuda/batch_sampling.cu",
     "hooked_linear.rs",
+    "hooked_linear/gguf.rs",
     "linear_hook.rs",
     "sampler/batch.rs",
     "sampler/batch/certain.rs",

@@ -4,6 +4,8 @@
 //! step then reads all weights once per sequence. On a GPU its products of more than eight rows come back transposed, and
 //! are copied element by element.
 
+pub(crate) mod gguf;
+
 use std::{borrow::Cow, fmt, sync::atomic::AtomicUsize, sync::Arc};
 
 use candle_core::{DType, Device, Module, Result, Tensor, D};
@@ -13,8 +15,8 @@ use mistralrs_quant::{
 
 use crate::linear_hook;
 
-/// Puts the layers of a loaded model, if its attention is hooked or a linear hook is there, behind this module; quantized
-/// ones and stacks of experts stay as they are.
+/// Puts the layers of a loaded model, if its attention is hooked or a linear hook is there, behind this module; stacks of
+/// experts and quantized ones that no hook takes stay as they are.
 pub(crate) fn install<'a>(
     attention_hooked: bool,
     layers: impl IntoIterator<Item = &'a mut Arc<dyn QuantMethod>>,
@@ -25,6 +27,9 @@ pub(crate) fn install<'a>(
     }
     for layer in layers {
         let Some((weight, _)) = layer.unquant_weight_bias() else {
+            if let Some(hooked) = gguf::in_place(&**layer)? {
+                *layer = Arc::new(hooked);
+            }
             continue;
         };
         if weight.rank() != 2 {
@@ -122,7 +127,7 @@ enum Product {
     },
 }
 
-struct HookedLinear {
+pub(crate) struct HookedLinear {
     product: Product,
 }
 
@@ -138,6 +143,18 @@ impl fmt::Debug for HookedLinear {
 }
 
 impl HookedLinear {
+    /// A layer of the hook's whose inputs and outputs are f32.
+    fn new(module: Box<dyn Module + Send + Sync>, bias: Option<Tensor>, device: &Device) -> Self {
+        let (dtype, device) = (DType::F32, device.clone());
+        let product = Product::Hook {
+            module,
+            bias,
+            dtype,
+            device,
+        };
+        Self { product }
+    }
+
     fn layer(&self) -> Result<&Arc<dyn QuantMethod>> {
         match &self.product {
             Product::Runtime(layer) | Product::Matrix { layer, .. } => Ok(layer),
@@ -195,7 +212,7 @@ impl QuantMethod for HookedLinear {
     }
 
     fn quantized_act_type(&self) -> Option<DType> {
-        None
+        self.layer().ok()?.quantized_act_type()
     }
 
     fn dtype_and_device(&self) -> (DType, Device) {

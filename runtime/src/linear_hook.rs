@@ -1,8 +1,8 @@
-//! Lets a crate outside the runtime take over the unquantized linear layers of the models that load within a scope.
+//! Lets a crate outside the runtime take over the linear layers of the models that load within a scope.
 
 use std::sync::Arc;
 
-use candle_core::{Module, Result, Tensor};
+use candle_core::{quantized::QTensor, Module, Result, Tensor};
 
 /// Products of one's own.
 pub trait LinearHook: Send + Sync {
@@ -10,6 +10,15 @@ pub trait LinearHook: Send + Sync {
     /// runtime adds the layer's bias. Called once per layer of a loaded model, whose own weights are freed then; `None`
     /// leaves the product to the runtime.
     fn linear(&self, weight: &Tensor) -> Result<Option<Box<dyn Module + Send + Sync>>>;
+
+    /// As [`LinearHook::linear`], for weights in blocks, `(out, in)`.
+    fn quantized(&self, weight: &QTensor) -> Result<Option<Arc<dyn Quantized>>>;
+}
+
+/// Quantized weights of one's own: a module from `(rows, in)` to `(rows, out)`.
+pub trait Quantized: Module + Send + Sync {
+    /// The weights of the outputs `ids`, whose shape the result begins with: an embedding.
+    fn rows(&self, ids: &Tensor) -> Result<Tensor>;
 }
 
 tokio::task_local! {

@@ -72,6 +72,9 @@ struct Cli {
     /// cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu", help_heading = "Model")]
     device: String,
+    /// Quantize linear layers while a folder loads on the CPU: q4_0, q4_1, q5_0, q5_1, q8_0, q2k, q3k, q4k, q5k or q6k
+    #[arg(long, value_name = "FORMAT", help_heading = "Model")]
+    isq: Option<String>,
     /// The address to listen on; others than the loopback's should have a key
     #[arg(long, value_name = "IP", default_value_t = IpAddr::from(ADDRESS.0), help_heading = "Endpoint")]
     host: IpAddr,
@@ -272,6 +275,7 @@ fn settings(cli: Cli) -> Result<Options> {
     Ok(Options {
         name: cli.served_name,
         device,
+        isq: cli.isq.as_deref().map(str::parse).transpose()?,
         compression,
         address: SocketAddr::new(cli.host, cli.port),
         max_seqs: cli.max_seqs,

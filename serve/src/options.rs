@@ -1,6 +1,6 @@
 //! What a server is started with.
 
-use headkv_engine::Device;
+use headkv_engine::{Device, Isq};
 use headkv_plugin::{Compression, hook::Reuse, prefix::Place};
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
@@ -13,6 +13,8 @@ pub struct Options {
     pub name: Option<String>,
     /// Where it runs.
     pub device: Device,
+    /// What linear layers are quantized in while they load.
+    pub isq: Option<Isq>,
     /// What is kept of prompts; score files that are not named are looked for.
     pub compression: Compression,
     /// Where score files are looked for, in this order; see [`headkv_embedded::score_folders`].
@@ -76,6 +78,7 @@ impl Options {
             model: model.into(),
             name: None,
             device: Device::Cpu,
+            isq: None,
             compression: Compression::default(),
             score_folders: headkv_embedded::score_folders(),
             address: SocketAddr::from(ADDRESS),

@@ -45,6 +45,7 @@ impl Served {
         let compression = scores.complete(options.compression.clone())?;
         let mut load = LoadOptions::new(&options.model);
         load.device = options.device;
+        load.isq = options.isq;
         load.max_batch = options.max_seqs;
         load.prompts.tokens = options.step_tokens;
         load.prompts.interleave = true;

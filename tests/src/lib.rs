@@ -2,6 +2,7 @@
 
 mod allocator;
 pub mod damage;
+mod gguf;
 mod hook;
 pub mod http;
 mod page;
@@ -14,6 +15,7 @@ mod readers {
 }
 
 pub use allocator::Counting;
+pub use gguf::quantized_tiny;
 pub use hook::{Watch, Watched};
 pub use page::assert_self_contained;
 pub use random_model::{Family, HEAD_DIM, KV_HEADS, LAYERS, random_llama, random_model};

@@ -13,7 +13,7 @@ use crate::{
     speed::{self, Key, Measured, Row},
 };
 use anyhow::{Context, Result, bail};
-use headkv_engine::{Attention, Device};
+use headkv_engine::{Attention, Device, Isq};
 use headkv_files::{terminal, whole};
 use headkv_plugin::Compression;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -71,6 +71,9 @@ pub struct Options {
     /// cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu", help_heading = "Model")]
     pub device: String,
+    /// Quantize linear layers while a folder loads on the CPU: q4_0, q4_1, q5_0, q5_1, q8_0, q2k, q3k, q4k, q5k or q6k
+    #[arg(long, value_name = "FORMAT", help_heading = "Model")]
+    pub isq: Option<String>,
     /// Also writes the measurements, one JSON object a row; `report` shows a bench.jsonl in its folder
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub out: Option<PathBuf>,
@@ -98,12 +101,17 @@ pub fn run(options: &Options) -> Result<()> {
         true => vec![options.lengths.clone()],
         false => options.lengths.iter().map(|length| vec![*length]).collect(),
     };
+    let isq = options.isq.as_deref().map(str::parse::<Isq>).transpose()?;
+    let mut name = model.display().to_string();
+    if let Some(isq) = isq {
+        name = format!("{name}:{isq}");
+    }
     let mut rows = Vec::new();
     for &batch in &options.batch {
         for lengths in &lengths {
             for path in &options.paths {
                 rows.push(Row::new(Key {
-                    model: model.display().to_string(),
+                    model: name.clone(),
                     device: options.device.clone(),
                     lengths: lengths.clone(),
                     batch: batch.get(),
@@ -133,6 +141,7 @@ pub fn run(options: &Options) -> Result<()> {
                 )
                 .arg("--model")
                 .arg(&model)
+                .args(options.isq.iter().flat_map(|isq| ["--isq", isq]))
                 // As the driver's tool counts cards.
                 .env("CUDA_DEVICE_ORDER", "PCI_BUS_ID");
             let (output, gpu_bytes) = gpu_memory::watch(device, || command.output());

@@ -35,6 +35,9 @@ pub struct One {
     /// The device.
     #[arg(long)]
     pub device: String,
+    /// What linear layers are quantized in.
+    #[arg(long)]
+    pub isq: Option<String>,
 }
 
 /// Takes one measurement and prints it as JSON.
@@ -44,6 +47,7 @@ pub struct One {
 pub fn one(one: &One) -> Result<()> {
     let options = LoadOptions {
         device: one.device.parse()?,
+        isq: one.isq.as_deref().map(str::parse).transpose()?,
         max_batch: one.batch,
         ignore_end: true,
         ..LoadOptions::new(&one.model)

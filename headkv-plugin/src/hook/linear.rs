@@ -1,12 +1,12 @@
 //! Linear layers of our own, as the runtime takes them.
 
-use crate::linear::Linear;
-use candle_core::{Module, Result, Tensor};
-use mistralrs_core::linear_hook::{LinearHook, scope, sync_scope};
+use crate::linear::{self, Linear};
+use candle_core::{Module, Result, Tensor, quantized::QTensor};
+use mistralrs_core::linear_hook::{LinearHook, Quantized, scope, sync_scope};
 use std::sync::Arc;
 
-/// Replaces the linear layers of a model, on the CPU by bf16 panels ([`crate::linear`]), on a GPU by a kernel for the few
-/// rows of generated tokens; no part of the compression.
+/// Replaces the linear layers of a model, on the CPU by panels of bf16 or of quantized blocks ([`crate::linear`]), on a GPU
+/// by a kernel for the few rows of generated tokens; no part of the compression.
 ///
 /// On the CPU its sums are the same however many sequences decode together.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,5 +38,15 @@ impl LinearHook for Layers {
             return Ok(Some(Box::new(linear)));
         }
         Ok(Linear::new(weight)?.map(|linear| Box::new(linear) as _))
+    }
+
+    fn quantized(&self, weight: &QTensor) -> Result<Option<Arc<dyn Quantized>>> {
+        Ok(linear::Quantized::new(weight)?.map(|weight| Arc::new(weight) as _))
+    }
+}
+
+impl Quantized for linear::Quantized {
+    fn rows(&self, ids: &Tensor) -> Result<Tensor> {
+        linear::Quantized::rows(self, ids)
     }
 }

@@ -70,7 +70,7 @@ const FRAMED: &str = "<|im_start|>user\nWhere is the needle?<|im_end|>\n<|im_sta
 
 #[test]
 fn a_message_gets_the_models_own_template() {
-    let backend = InProcess::load(&headkv_tests::tiny(), "cpu", NonZeroUsize::MIN).unwrap();
+    let backend = InProcess::load(&headkv_tests::tiny(), "cpu", None, NonZeroUsize::MIN).unwrap();
     let engine = backend.engine();
     let framed = engine.encode(FRAMED).unwrap();
     assert_eq!(backend.chat("Where is the needle?").unwrap(), framed);
@@ -100,7 +100,7 @@ fn a_message_gets_the_models_own_template() {
 
 #[test]
 fn a_prompt_that_is_too_long_fails_alone() {
-    let backend = InProcess::load(&headkv_tests::tiny(), "cpu", NonZeroUsize::MIN).unwrap();
+    let backend = InProcess::load(&headkv_tests::tiny(), "cpu", None, NonZeroUsize::MIN).unwrap();
     for chat in [false, true] {
         let prompt = Prompt {
             text: "needle ".repeat(9000),

@@ -1,177 +1,28 @@
-//! A quantized GGUF file runs as the values that it stands for, at the speed of f32, and its heads can be scored.
+//! A quantized GGUF file runs as the values that it stands for: exactly without a hook, and with one, whose activations have
+//! eight bits, near them; its heads can be scored.
 
 use anyhow::{Context, Result};
 use candle_core::{
-    Device, Tensor,
-    quantized::{GgmlDType, QTensor, gguf_file},
-    safetensors,
+    Module, Tensor,
+    quantized::{GgmlDType, QTensor},
 };
 use head_scoring::{
     Kind, Scorer,
     example::{Example, Grid},
 };
 use headkv_engine::{Attention, Engine, Generation, LoadOptions, Request};
+use headkv_eval::{cli, store::Results};
 use headkv_haystack::{Haystack, Patterns, Template, pattern::Builtin};
-use headkv_plugin::Compression;
-use serde_json::Value;
+use headkv_plugin::{Compression, hook::Panels};
+use headkv_tests::quantized_tiny;
+use mistralrs_core::linear_hook::{self, LinearHook, Quantized};
 use std::{
-    collections::HashMap,
-    fs::{self, File},
-    path::{Path, PathBuf},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
-
-fn json(path: &Path) -> Result<Value> {
-    Ok(serde_json::from_slice(&fs::read(path)?)?)
-}
-
-/// The embedded model in Q4_1, as a GGUF file and as a folder of the same values.
-fn quantized_tiny(dir: &Path) -> Result<(PathBuf, PathBuf)> {
-    let tiny = headkv_tests::tiny();
-    let config = json(&tiny.join("config.json"))?;
-    let number = |key: &str| config[key].as_u64().with_context(|| key.to_string());
-    let mut stored = HashMap::new();
-    let mut values = HashMap::new();
-    for (name, tensor) in safetensors::load(tiny.join("model.safetensors"), &Device::Cpu)? {
-        let tensor = tensor.to_dtype(candle_core::DType::F32)?;
-        let dtype = if tensor.rank() == 1 {
-            GgmlDType::F32
-        } else {
-            GgmlDType::Q4_1
-        };
-        let ordered = match name.rsplit('.').nth(1) {
-            Some("q_proj") => adjacent_pairs(&tensor, number("num_attention_heads")? as usize)?,
-            Some("k_proj") => adjacent_pairs(&tensor, number("num_key_value_heads")? as usize)?,
-            _ => tensor.clone(),
-        };
-        stored.insert(gguf_name(&name), QTensor::quantize(&ordered, dtype)?);
-        values.insert(
-            name,
-            QTensor::quantize(&tensor, dtype)?.dequantize(&Device::Cpu)?,
-        );
-    }
-
-    let folder = dir.join("values");
-    fs::create_dir(&folder)?;
-    for name in [
-        "config.json",
-        "generation_config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    ] {
-        fs::copy(tiny.join(name), folder.join(name))?;
-    }
-    safetensors::save(&values, folder.join("model.safetensors"))?;
-
-    let file = dir.join("tiny-q4_1.gguf");
-    let text = |text: &str| gguf_file::Value::String(text.into());
-    let mut metadata = tokenizer_metadata(&tiny)?;
-    metadata.push(("general.architecture".into(), text("llama")));
-    for (key, field) in [
-        ("llama.block_count", "num_hidden_layers"),
-        ("llama.context_length", "max_position_embeddings"),
-        ("llama.embedding_length", "hidden_size"),
-        ("llama.feed_forward_length", "intermediate_size"),
-        ("llama.attention.head_count", "num_attention_heads"),
-        ("llama.attention.head_count_kv", "num_key_value_heads"),
-        ("llama.rope.dimension_count", "head_dim"),
-        ("tokenizer.ggml.bos_token_id", "bos_token_id"),
-        ("tokenizer.ggml.eos_token_id", "eos_token_id"),
-    ] {
-        metadata.push((
-            key.into(),
-            gguf_file::Value::U32(number(field)?.try_into()?),
-        ));
-    }
-    for (key, field) in [
-        ("llama.rope.freq_base", "rope_theta"),
-        ("llama.attention.layer_norm_rms_epsilon", "rms_norm_eps"),
-    ] {
-        let value = config[field].as_f64().context(field)?;
-        metadata.push((key.into(), gguf_file::Value::F32(value as f32)));
-    }
-    let metadata: Vec<_> = metadata
-        .iter()
-        .map(|(key, value)| (key.as_str(), value))
-        .collect();
-    let tensors: Vec<_> = stored
-        .iter()
-        .map(|(name, tensor)| (name.as_str(), tensor))
-        .collect();
-    gguf_file::write(&mut File::create(&file)?, &metadata, &tensors)?;
-    Ok((file, folder))
-}
-
-/// Rows `i` and `i + head_dim / 2` of every head side by side, as llama.cpp stores what rotates together.
-fn adjacent_pairs(weight: &Tensor, heads: usize) -> Result<Tensor> {
-    let (rows, hidden) = weight.dims2()?;
-    let halves = weight.reshape((heads, 2, rows / heads / 2, hidden))?;
-    Ok(halves
-        .transpose(1, 2)?
-        .contiguous()?
-        .reshape((rows, hidden))?)
-}
-
-fn gguf_name(folder: &str) -> String {
-    [
-        ("model.embed_tokens", "token_embd"),
-        ("model.norm", "output_norm"),
-        ("model.layers", "blk"),
-        ("input_layernorm", "attn_norm"),
-        ("post_attention_layernorm", "ffn_norm"),
-        ("self_attn.o_proj", "attn_output"),
-        ("self_attn.q_proj", "attn_q"),
-        ("self_attn.k_proj", "attn_k"),
-        ("self_attn.v_proj", "attn_v"),
-        ("mlp.gate_proj", "ffn_gate"),
-        ("mlp.up_proj", "ffn_up"),
-        ("mlp.down_proj", "ffn_down"),
-    ]
-    .iter()
-    .fold(folder.to_string(), |name, (from, to)| {
-        name.replace(from, to)
-    })
-}
-
-fn tokenizer_metadata(folder: &Path) -> Result<Vec<(String, gguf_file::Value)>> {
-    use gguf_file::Value::{Array, I32, String as Text};
-    let tokenizer = json(&folder.join("tokenizer.json"))?;
-    let mut tokens: Vec<(u64, i32, String)> = Vec::new();
-    for (token, id) in tokenizer["model"]["vocab"].as_object().context("vocab")? {
-        tokens.push((id.as_u64().context("id")?, 1, token.clone()));
-    }
-    for token in tokenizer["added_tokens"]
-        .as_array()
-        .context("added_tokens")?
-    {
-        let id = token["id"].as_u64().context("id")?;
-        tokens.retain(|(other, ..)| *other != id);
-        tokens.push((id, 3, token["content"].as_str().context("content")?.into()));
-    }
-    tokens.sort();
-    let merge = |merge: &Value| match merge {
-        Value::Array(pair) => {
-            let pair: Vec<&str> = pair.iter().filter_map(Value::as_str).collect();
-            Some(Text(pair.join(" ")))
-        }
-        merge => merge.as_str().map(|merge| Text(merge.into())),
-    };
-    let merges = tokenizer["model"]["merges"].as_array().context("merges")?;
-    Ok(vec![
-        ("tokenizer.ggml.model".into(), Text("gpt2".into())),
-        (
-            "tokenizer.ggml.merges".into(),
-            Array(merges.iter().filter_map(merge).collect()),
-        ),
-        (
-            "tokenizer.ggml.token_type".into(),
-            Array(tokens.iter().map(|t| I32(t.1)).collect()),
-        ),
-        (
-            "tokenizer.ggml.tokens".into(),
-            Array(tokens.into_iter().map(|t| Text(t.2)).collect()),
-        ),
-    ])
-}
 
 fn answer(engine: &Engine, prompt: &str, tokens: usize) -> Result<Generation> {
     let mut request = Request::new(engine.encode(prompt)?, tokens);
@@ -182,7 +33,7 @@ fn answer(engine: &Engine, prompt: &str, tokens: usize) -> Result<Generation> {
 #[test]
 fn a_quantized_file_gives_the_logits_of_the_values_it_stands_for() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let (file, folder) = quantized_tiny(dir.path())?;
+    let (file, folder) = quantized_tiny(dir.path(), GgmlDType::Q4_1)?;
     let prompt = "The key to the garden is under the third stone from the door. Where is the key?";
     let [file, folder] = [file, folder].map(|path| -> Result<Generation> {
         answer(
@@ -205,10 +56,165 @@ fn a_quantized_file_gives_the_logits_of_the_values_it_stands_for() -> Result<()>
     Ok(())
 }
 
+/// How far logits are from others, as a share of how far these are spread: the root of the mean square.
+fn distance(logits: &[Vec<f32>], others: &[Vec<f32>]) -> f64 {
+    let (mut far, mut spread) = (0.0, 0.0);
+    for (logits, others) in logits.iter().zip(others) {
+        let mean = others.iter().sum::<f32>() / others.len() as f32;
+        for (logit, other) in logits.iter().zip(others) {
+            far += f64::from(logit - other).powi(2);
+            spread += f64::from(other - mean).powi(2);
+        }
+    }
+    (far / spread).sqrt()
+}
+
+const PROMPT: &str =
+    "The key to the garden is under the third stone from the door. Where is the key?";
+
+fn full() -> Attention {
+    Attention::Compressed(Compression::new("full", 16))
+}
+
+#[test]
+fn rounded_activations_stay_near_the_values_in_every_format() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    for format in [
+        GgmlDType::Q4_0,
+        GgmlDType::Q4_1,
+        GgmlDType::Q5_0,
+        GgmlDType::Q5_1,
+        GgmlDType::Q8_0,
+        GgmlDType::Q3K,
+        GgmlDType::Q4K,
+        GgmlDType::Q5K,
+        GgmlDType::Q6K,
+    ] {
+        let (file, folder) = quantized_tiny(dir.path(), format)?;
+        let load = |path: PathBuf, attention| Engine::load(LoadOptions::new(path), attention);
+        let exact = answer(&load(folder, Attention::Upstream)?, PROMPT, 8)?;
+        let near = answer(&load(file, full())?, PROMPT, 8)?;
+        // Tokens after one that differs have another past.
+        let same = exact.tokens.iter().zip(&near.tokens);
+        let same = same.take_while(|(a, b)| a == b).count() + 1;
+        assert!(same >= 2, "{format:?}: the first token differs");
+        let same = same.min(exact.logits.len());
+        let far = distance(&near.logits[..same], &exact.logits[..same]);
+        println!("{format:?}: {far:.5} over {same} tokens");
+        assert!(
+            far < 0.06,
+            "{format:?}: logits are {far} of their spread away"
+        );
+        assert!(far > 0.0, "{format:?}: activations were not rounded");
+    }
+    Ok(())
+}
+
+/// Counts what it is offered, and takes it as the plugin does.
+#[derive(Default)]
+struct Counting {
+    quantized: AtomicUsize,
+    others: AtomicUsize,
+}
+
+impl LinearHook for Counting {
+    fn linear(
+        &self,
+        weight: &Tensor,
+    ) -> candle_core::Result<Option<Box<dyn Module + Send + Sync>>> {
+        self.others.fetch_add(1, Relaxed);
+        Panels::default().linear(weight)
+    }
+
+    fn quantized(&self, weight: &QTensor) -> candle_core::Result<Option<Arc<dyn Quantized>>> {
+        self.quantized.fetch_add(1, Relaxed);
+        Panels::default().quantized(weight)
+    }
+}
+
+#[test]
+fn every_layer_comes_to_the_hook_once() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (file, _) = quantized_tiny(dir.path(), GgmlDType::Q4_1)?;
+    let quantized = LoadOptions {
+        isq: Some("q4_1".parse()?),
+        ..LoadOptions::new(headkv_tests::tiny())
+    };
+    // Seven in each of eight layers, and the head, which is the file's embedding too.
+    for (options, count) in [(LoadOptions::new(file), (57, 0)), (quantized, (56, 1))] {
+        let hook = Arc::new(Counting::default());
+        let load = || Engine::load(options, Attention::Upstream);
+        let engine = linear_hook::sync_scope(hook.clone(), load)?;
+        assert_eq!(answer(&engine, PROMPT, 2)?.tokens.len(), 2);
+        let counted = (hook.quantized.load(Relaxed), hook.others.load(Relaxed));
+        assert_eq!(counted, count);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_folder_is_quantized_while_it_loads() -> Result<()> {
+    let load = |isq: Option<&str>| -> Result<Engine> {
+        let mut options = LoadOptions::new(headkv_tests::tiny());
+        options.isq = isq.map(str::parse).transpose()?;
+        Ok(Engine::load(options, full())?)
+    };
+    let plain = load(None)?;
+    let exact = answer(&plain, PROMPT, 1)?;
+    let mut before = 0.0;
+    // Fewer bits are further away.
+    for format in ["q8_0", "q6k", "q4k"] {
+        let engine = load(Some(format))?;
+        assert_eq!(engine.name(), format!("{}:{format}", plain.name()));
+        assert_eq!(
+            engine.identity()?,
+            format!("{format}:{}", plain.identity()?)
+        );
+        let far = distance(&answer(&engine, PROMPT, 1)?.logits, &exact.logits);
+        println!("{format}: {far:.5}");
+        assert!(far > before && far < 0.5, "{format}: {far} after {before}");
+        before = far;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_quantized_while_it_loads_is_refused() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (file, _) = quantized_tiny(dir.path(), GgmlDType::Q4_1)?;
+    let mut options = LoadOptions::new(file);
+    options.isq = Some("q4k".parse()?);
+    let Err(error) = Engine::load(options, full()) else {
+        anyhow::bail!("a file was quantized twice");
+    };
+    assert!(error.to_string().contains("leave out --isq"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn rows_of_another_quantization_are_another_models() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let tiny = headkv_tests::tiny();
+    for isq in [&[][..], &["--isq", "q4_0"], &["--isq", "Q8_0"]] {
+        let mut arguments = vec!["headkv-eval", "needle", "--needles", "san-francisco"];
+        arguments.extend(["--method", "full", "--lengths", "300"]);
+        arguments.extend(["--model", tiny.to_str().context("path")?]);
+        arguments.extend(["--out", dir.path().to_str().context("path")?]);
+        arguments.extend(isq);
+        assert!(cli::run_with(arguments)?, "prompts failed");
+    }
+    let rows = Results::read(dir.path())?.rows;
+    let mut models: Vec<_> = rows.iter().map(|row| &row.model).collect();
+    models.sort();
+    models.dedup();
+    assert_eq!(models, ["tiny", "tiny:q4_0", "tiny:q8_0"]);
+    Ok(())
+}
+
 #[test]
 fn scores_of_a_quantized_file_do_not_depend_on_the_batch() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let (file, _) = quantized_tiny(dir.path())?;
+    let (file, _) = quantized_tiny(dir.path(), GgmlDType::Q4_1)?;
     let scorer = Scorer::load(LoadOptions::new(file))?;
     let grid = Grid {
         needles: Patterns::builtin(Builtin::Retrieval).draw(1, 3)?,

@@ -116,7 +116,7 @@ fn a_context_of_nothing_is_refused() {
 
 #[test]
 fn rows_say_it_and_the_benchmark_asks_it() {
-    let backend = InProcess::load(&headkv_tests::tiny(), "cpu", NonZeroUsize::MIN).unwrap();
+    let backend = InProcess::load(&headkv_tests::tiny(), "cpu", None, NonZeroUsize::MIN).unwrap();
     let samples = |question_apart| {
         let options = needle::Options {
             haystack: None,
