@@ -12,6 +12,7 @@ const SHAPE: AttentionShape = AttentionShape {
     scale: 0.4,
     softcap: None,
     window: None,
+    sinks: None,
 };
 const TOKENS: usize = 40;
 const WINDOW_TOKENS: usize = 5;
