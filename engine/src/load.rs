@@ -105,10 +105,10 @@ impl Engine {
     /// the model, or a model that cannot be hooked.
     pub fn load(options: LoadOptions, attention: Attention) -> Result<Self, Error> {
         let files = ModelFiles::open(&options.model)?;
-        let device = options.device.open()?;
         if let Some(why) = refused_on(&files, options.device, &attention) {
             return Err(refused(&files, why));
         }
+        let device = options.device.open()?;
         let load = || guard::quietly(|| pipeline(&files, &device, options.device, &attention));
         let loaded = match &attention {
             Attention::Compressed(compression) => {

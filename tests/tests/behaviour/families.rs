@@ -1,0 +1,212 @@
+//! Every family of models, windows shorter than the prompt: with nothing dropped the hooked model says what the model
+//! is defined to say, and under compression layers that slide keep their window and no more.
+//!
+//! The definition of a window of W tokens is that a query sees W keys, its own included. Upstream's prompt pass shows
+//! it one more, so that upstream with W - 1 in its configuration is the reference for prompts; what is generated is
+//! compared with prompt passes over everything that came before it.
+
+use headkv_engine::{Attention, Engine, Generation, LoadOptions, Request};
+use headkv_plugin::Compression;
+use headkv_tests::{Family, random_model};
+use mistralrs_core::attention_hook::PromptPolicy;
+use std::path::Path;
+
+const WINDOW: usize = 96;
+const PROMPT: usize = 300;
+const STEPS: usize = 64;
+/// Logits of prompt passes over so many of the steps are compared.
+const CHECKED: [usize; 6] = [0, 1, 2, 20, 40, STEPS - 1];
+
+fn options(folder: &Path) -> LoadOptions {
+    LoadOptions {
+        ignore_end: true,
+        ..LoadOptions::new(folder)
+    }
+}
+
+fn load(folder: &Path, attention: Attention) -> Engine {
+    Engine::load(options(folder), attention).unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
+}
+
+fn full() -> Attention {
+    Attention::Compressed(Compression::new("full", 16))
+}
+
+fn prompt(engine: &Engine, from: usize, tokens: usize) -> Vec<u32> {
+    let story = headkv_haystack::text::generate(11, 6_000);
+    engine.encode(&story).unwrap()[from..from + tokens].to_vec()
+}
+
+fn one(engine: &Engine, prompt: Vec<u32>, steps: usize) -> Generation {
+    let request = Request {
+        keep_logits: true,
+        ..Request::new(prompt, steps)
+    };
+    engine.generate(&[request]).unwrap().remove(0)
+}
+
+fn worst(a: &[f32], b: &[f32]) -> f32 {
+    let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+    differences.max_by(f32::total_cmp).unwrap()
+}
+
+fn is_the_definition(family: Family) {
+    let folder = tempfile::tempdir().unwrap();
+    let (hooked, reference) = (
+        folder.path().join("hooked"),
+        folder.path().join("reference"),
+    );
+    random_model(&hooked, family, WINDOW, 3);
+    // Upstream applies Qwen 2's window although its configuration says not to use it.
+    let window = if family.layers()[0] > 0 {
+        WINDOW - 1
+    } else {
+        8192
+    };
+    random_model(&reference, family, window, 3);
+    let hooked = load(&hooked, full());
+    let prompts = [(0, PROMPT), (40, PROMPT + 37), (7, WINDOW / 2)];
+    let requests: Vec<Request> = prompts
+        .iter()
+        .map(|&(from, tokens)| Request {
+            keep_logits: true,
+            ..Request::new(prompt(&hooked, from, tokens), STEPS)
+        })
+        .collect();
+    let together = hooked.generate(&requests).unwrap();
+    let reference = load(&reference, Attention::Upstream);
+    for (request, answer) in requests.iter().zip(&together) {
+        let alone = hooked.generate(std::slice::from_ref(request)).unwrap();
+        assert_eq!(alone[0].tokens, answer.tokens, "{family:?}: alone");
+        for step in CHECKED {
+            let so_far = [&request.prompt, &answer.tokens[..step]].concat();
+            let next = one(&reference, so_far, 1);
+            let worst = worst(&answer.logits[step], &next.logits[0]);
+            assert!(
+                worst <= 1e-3,
+                "{family:?}, step {step}: logits differ by {worst}"
+            );
+            assert_eq!(
+                answer.tokens[step], next.tokens[0],
+                "{family:?}, step {step}"
+            );
+        }
+    }
+}
+
+/// Which families a test that takes long looks at: cargo runs such tests side by side.
+fn share(part: usize) -> impl Iterator<Item = Family> {
+    Family::ALL.into_iter().skip(part).step_by(4)
+}
+
+#[test]
+fn full_is_the_definition() {
+    share(0).for_each(is_the_definition);
+}
+
+#[test]
+fn full_is_the_definition_1() {
+    share(1).for_each(is_the_definition);
+}
+
+#[test]
+fn full_is_the_definition_2() {
+    share(2).for_each(is_the_definition);
+}
+
+#[test]
+fn full_is_the_definition_3() {
+    share(3).for_each(is_the_definition);
+}
+
+#[test]
+fn prompts_in_pieces_and_read_on_say_the_same() {
+    for family in Family::ALL {
+        let folder = tempfile::tempdir().unwrap();
+        random_model(folder.path(), family, WINDOW, 3);
+        let whole = load(folder.path(), full());
+        let cut = LoadOptions {
+            prompts: PromptPolicy {
+                tokens: 70,
+                interleave: true,
+            },
+            prefix_bytes: 64 << 20,
+            ..options(folder.path())
+        };
+        let cut = Engine::load(cut, full()).unwrap();
+        let first = prompt(&whole, 0, PROMPT);
+        let second = [&first[..PROMPT - 40], &prompt(&whole, 1000, 60)[..]].concat();
+        let mut reused = 0;
+        for prompt in [first, second] {
+            let (expected, answer) = (one(&whole, prompt.clone(), 8), one(&cut, prompt, 8));
+            assert_eq!(answer.tokens, expected.tokens, "{family:?}");
+            for (a, b) in answer.logits.iter().zip(&expected.logits) {
+                let worst = worst(a, b);
+                assert!(worst <= 1e-3, "{family:?}: logits differ by {worst}");
+            }
+            reused += answer.reused_tokens;
+        }
+        let anew = cut.compressed().unwrap().starts_anew();
+        assert_eq!(anew.is_none(), reused > 0, "{family:?}: {anew:?}, {reused}");
+    }
+}
+
+#[test]
+fn layers_that_slide_keep_their_window_and_the_others_the_budget() {
+    for family in Family::ALL {
+        let folder = tempfile::tempdir().unwrap();
+        random_model(folder.path(), family, WINDOW, 3);
+        let capacity = 24;
+        for method in ["snapkv", "adakv"] {
+            let compression = Compression::new(method, capacity);
+            let engine = load(folder.path(), Attention::Compressed(compression));
+            let request = Request::new(prompt(&engine, 0, PROMPT), STEPS);
+            let answer = engine.generate(&[request]).unwrap().remove(0);
+            let row = family.row() * size_of::<f32>();
+            let [sliding, others] = family.layers();
+            // Nothing that slides is part of what compression keeps.
+            assert_eq!(
+                answer.kept_bytes,
+                others * capacity * row,
+                "{family:?}, {method}"
+            );
+            let block = headkv_plugin::cache::TAIL_BLOCK;
+            let tail = (STEPS - 1).next_multiple_of(block) * others;
+            let window = (WINDOW.next_multiple_of(block) + block) * sliding;
+            let held = answer.kv_bytes - answer.kept_bytes;
+            assert!(
+                held <= (tail + window) * row && held >= (tail + WINDOW * sliding) * row,
+                "{family:?}, {method}: {held} bytes beside what is kept"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_table_of_models_says_what_is_tested() {
+    let text = std::fs::read_to_string(headkv_tests::root().join("docs/models.md")).unwrap();
+    let rows: Vec<&str> = text
+        .lines()
+        .skip_while(|line| !line.starts_with("| class |"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .collect();
+    let expected = Family::ALL.map(|family| {
+        let class = match family {
+            Family::Qwen2Sliding => format!("{}, `use_sliding_window`", family.class()),
+            _ => family.class().to_string(),
+        };
+        let (slide, compressed) = match family.layers() {
+            [0, _] => ("none", "yes"),
+            [_, 0] => ("all", "window only"),
+            _ => ("every other", "yes"),
+        };
+        let [sliding, others] = family.layers();
+        let layers = match sliding + others == headkv_tests::LAYERS {
+            true => slide,
+            false => "none; every other is recurrent",
+        };
+        format!("| {class} | {layers} | yes | {compressed} | yes |")
+    });
+    assert_eq!(rows, expected);
+}
