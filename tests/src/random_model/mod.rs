@@ -59,6 +59,9 @@ pub fn random_model_with(folder: &Path, family: Family, window: usize, seed: u64
         config[key] = value.clone();
     }
     fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    if let Some(processor) = settings::processor(family) {
+        fs::write(folder.join("processor_config.json"), processor.to_string()).unwrap();
+    }
 
     let mut random = Random(seed);
     let tensors: HashMap<String, Tensor> = weights::of(family, vocabulary)
@@ -99,6 +102,9 @@ impl Random {
         let (around, scale) = match shape {
             _ if name.ends_with("bias") => (0.0, 0.1),
             [_, _] if name.contains("embed") => (0.0, 1.0),
+            [EXPERTS, inputs, _] if name.contains("experts") => {
+                (0.0, 2.0 / (*inputs as f32).sqrt())
+            }
             [_, inputs @ ..] if !inputs.is_empty() => {
                 let inputs = inputs.iter().product::<usize>();
                 (0.0, 2.0 / (inputs as f32).sqrt())

@@ -235,3 +235,16 @@ fn around(family: Family) -> Value {
         _ => json!({}),
     }
 }
+
+/// What processor_config.json says, for a class that does not load without it.
+pub fn processor(family: Family) -> Option<Value> {
+    (family == Family::Mistral3).then(|| {
+        json!({
+            "image_break_token": "[IMG_BREAK]",
+            "image_end_token": "[IMG_END]",
+            "image_token": "[IMG]",
+            "patch_size": 16,
+            "spatial_merge_size": 2,
+        })
+    })
+}

@@ -201,7 +201,7 @@ fn feed_forward(family: Family, at: usize, parts: &mut Parts) {
         }
         Family::Qwen3Next => {
             add(parts, "mlp.gate.weight", &[EXPERTS, HIDDEN]);
-            (0..EXPERTS).for_each(|expert| gated(parts, &format!("mlp.experts.{expert}"), EXPERT));
+            experts(parts);
             gated(parts, "mlp.shared_expert", EXPERT);
             add(parts, "mlp.shared_expert_gate.weight", &[1, HIDDEN]);
         }
@@ -210,11 +210,18 @@ fn feed_forward(family: Family, at: usize, parts: &mut Parts) {
             if family != Family::DeepSeek2 {
                 add(parts, "mlp.gate.e_score_correction_bias", &[EXPERTS]);
             }
-            (0..EXPERTS).for_each(|expert| gated(parts, &format!("mlp.experts.{expert}"), EXPERT));
+            experts(parts);
             gated(parts, "mlp.shared_experts", EXPERT);
         }
         _ => gated(parts, "mlp", INNER),
     }
+}
+
+/// Experts in one tensor: on the CPU, upstream loads no others.
+fn experts(parts: &mut Parts) {
+    let stacked = [EXPERTS, HIDDEN, 2 * EXPERT];
+    add(parts, "mlp.experts.gate_up_proj", &stacked);
+    add(parts, "mlp.experts.down_proj", &[EXPERTS, EXPERT, HIDDEN]);
 }
 
 /// A vision tower without layers, and what joins it to the text model.
