@@ -17,7 +17,7 @@ pub use allocator::Counting;
 pub use hook::{Watch, Watched};
 pub use page::assert_self_contained;
 pub use random_model::{
-    Family, HEAD_DIM, KV_HEADS, LAYERS, random_llama, random_model, random_model_with,
+    Family, HEAD_DIM, KV_HEADS, LAYERS, random_llama, random_model, random_model_with, widen_values,
 };
 
 use headkv_engine::{Attention, Engine, LoadOptions};

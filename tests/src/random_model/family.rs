@@ -130,10 +130,15 @@ impl Family {
     /// Elements of one token's key and value in one layer, as they are held.
     pub fn row(self) -> usize {
         match self {
-            Family::DeepSeek2 | Family::DeepSeek3 => 2 * HEADS * (HEAD_DIM + ROPE_DIM),
+            _ if self.short_values() => 2 * HEADS * (HEAD_DIM + ROPE_DIM),
             Family::Glm4MoeLite => 2 * HEADS * HEAD_DIM,
             _ => 2 * KV_HEADS * HEAD_DIM,
         }
+    }
+
+    /// Whether values have fewer elements than keys.
+    pub fn short_values(self) -> bool {
+        matches!(self, Family::DeepSeek2 | Family::DeepSeek3)
     }
 
     /// Whether norms add 1 to their weights.

@@ -74,6 +74,33 @@ pub fn random_model_with(folder: &Path, family: Family, window: usize, seed: u64
     candle_core::safetensors::save(&tensors, folder.join("model.safetensors")).unwrap();
 }
 
+/// Gives a model with latent attention values as long as its keys, of which the added elements are zero and go nowhere: the
+/// same function.
+pub fn widen_values(folder: &Path) {
+    let (weights, config) = (folder.join("model.safetensors"), folder.join("config.json"));
+    let mut tensors = candle_core::safetensors::load(&weights, &Device::Cpu).unwrap();
+    for (name, tensor) in &mut tensors {
+        let apart = |shape: &[usize]| tensor.reshape(shape).unwrap();
+        let (wide, dim, shape) = if name.ends_with("kv_b_proj.weight") {
+            // A head's key without its turned part, then its value.
+            let wide = apart(&[HEADS, 2 * HEAD_DIM, RANK]);
+            (wide, 1, [HEADS * (2 * HEAD_DIM + ROPE_DIM), RANK])
+        } else if name.ends_with("o_proj.weight") {
+            let wide = apart(&[HIDDEN, HEADS, HEAD_DIM]);
+            (wide, 2, [HIDDEN, HEADS * (HEAD_DIM + ROPE_DIM)])
+        } else {
+            continue;
+        };
+        let wide = wide.pad_with_zeros(dim, 0, ROPE_DIM).unwrap();
+        *tensor = wide.reshape(&shape).unwrap();
+    }
+    candle_core::safetensors::save(&tensors, &weights).unwrap();
+    let text = fs::read_to_string(&config).unwrap();
+    let mut settings: Value = serde_json::from_str(&text).unwrap();
+    settings["v_head_dim"] = (HEAD_DIM + ROPE_DIM).into();
+    fs::write(config, settings.to_string()).unwrap();
+}
+
 /// Knuth's linear congruential generator (MMIX).
 struct Random(u64);
 
