@@ -363,6 +363,14 @@ impl ModelHook for Model {
     }
 
     fn prompts(&self) -> PromptPolicy {
-        self.prompts
+        // Upstream's recurrent layers read one prompt at a time; a pass of less than a prompt is a pass of one.
+        let tokens = match self.whole_prompts {
+            true => 1,
+            false => self.prompts.tokens,
+        };
+        PromptPolicy {
+            tokens,
+            ..self.prompts
+        }
     }
 }
