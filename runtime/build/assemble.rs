@@ -17,6 +17,7 @@ pub const MODULES: [&str; 17] = [
     "attention_hook/cache.rs",
     "attention_hook/failure.rs",
     "attention_hook/load.rs",
+    "attention_hook/mxfp4.rs",
     "attention_hook/pass.rs",
     "attention_hook/rotary.rs",
     "attention_hook/schedule.rs",
