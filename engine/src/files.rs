@@ -140,11 +140,6 @@ impl ModelFiles {
         MultimodalLoaderType::from_causal_lm_name(&self.architecture).is_ok()
     }
 
-    /// Whether its softmax has sinks, for which there is no kernel on GPUs.
-    pub(crate) fn has_sinks(&self) -> bool {
-        self.architecture == "GptOssForCausalLM"
-    }
-
     /// The files of its weights.
     pub(crate) fn weights(&self) -> &[PathBuf] {
         &self.weights

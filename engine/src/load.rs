@@ -115,9 +115,6 @@ impl Engine {
                 "is quantized as it loads only from a folder; leave out --isq",
             ));
         }
-        if let Some(why) = refused_on(&files, options.device, &attention) {
-            return Err(refused(&files, why));
-        }
         let device = options.device.open()?;
         let load = || guard::quietly(|| pipeline(&files, &device, &options, &attention));
         let loaded = match &attention {
@@ -392,14 +389,6 @@ fn pipeline(
         options.isq.map(Isq::kind),
         paged,
     )?)
-}
-
-/// Why that model cannot run there under that attention, if it cannot.
-fn refused_on(files: &ModelFiles, device: Device, attention: &Attention) -> Option<&'static str> {
-    let compressed = matches!(attention, Attention::Compressed(_));
-    (compressed && device != Device::Cpu && files.has_sinks()).then_some(
-        "has attention sinks, which HeadKV has no kernel for on GPUs; run it on the CPU, or without HeadKV",
-    )
 }
 
 fn refused(files: &ModelFiles, why: &str) -> Error {

@@ -7,8 +7,10 @@
 use super::{
     cache::RaggedCache,
     decode::{Plans, decode_attention},
+    device::device_of,
     prompt::prompt_attention,
     rank::{DeviceScores, pooled, rank},
+    sinks::Sinks,
 };
 use crate::{
     AttentionShape,
@@ -28,6 +30,7 @@ use std::{
 pub struct Cuda {
     /// By layer: the batch of the next step is mostly that of the last one.
     plans: Mutex<HashMap<usize, Plans>>,
+    sinks: Sinks,
 }
 
 impl Backend for Cuda {
@@ -41,7 +44,8 @@ impl Backend for Cuda {
         v: &Tensor,
         shape: &AttentionShape,
     ) -> Result<Tensor> {
-        prompt_attention(q, k, v, shape)
+        let sinks = self.sinks.address(shape, &device_of(q)?)?;
+        prompt_attention(q, k, v, shape, sinks)
     }
 
     fn extend(
@@ -53,15 +57,16 @@ impl Backend for Cuda {
         shape: &AttentionShape,
         caches: &mut [&mut RaggedCache],
     ) -> Result<Tensor> {
+        let sinks = self.sinks.address(shape, &device_of(q)?)?;
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let plans = plans.entry(layer).or_default();
         let new = k.dim(2)?;
         if new == 1 {
-            return decode_attention(q, k, v, shape, caches, plans);
+            return decode_attention(q, k, v, shape, caches, plans, sinks);
         }
         let one_by_one = (0..new).map(|t| {
             let [q, k, v] = [q, k, v].map(|x| x.narrow(2, t, 1));
-            decode_attention(&q?, &k?, &v?, shape, caches, plans)
+            decode_attention(&q?, &k?, &v?, shape, caches, plans, sinks)
         });
         Tensor::cat(&one_by_one.collect::<Result<Vec<_>>>()?, 2)
     }
@@ -76,7 +81,10 @@ impl Backend for Cuda {
             Some(ranking) if ranking.kernel().is_none() => {
                 pooled(prompt, &ranking.checked(prompt)?, config)
             }
-            ranking => rank(prompt, ranking.and_then(Ranking::kernel), config),
+            ranking => {
+                let sinks = self.sinks.address(prompt.shape, &device_of(prompt.keys)?)?;
+                rank(prompt, ranking.and_then(Ranking::kernel), config, sinks)
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use super::{
     cache::RaggedCache,
     device::{Operand, address, launch, type_number, with_scratch},
-    ffi,
+    ffi::{self, Address},
     plan::{Plan, piece},
 };
 use crate::AttentionShape;
@@ -55,7 +55,7 @@ impl Planned {
 /// Attention of one generated token per sequence to everything its cache holds, itself included.
 ///
 /// `q` is `(batch, heads, 1, head_dim)`, `k` and `v` `(batch, kv_heads, 1, head_dim)`: they are appended to the caches,
-/// in the same launch. Gives `(batch, heads, 1, head_dim)`. Nothing is allocated but the result, or uploaded, unless the
+/// in the same launch. `sinks` are the logits of `heads` sinks on the device, or null. Gives `(batch, heads, 1, head_dim)`. Nothing is allocated but the result, or uploaded, unless the
 /// batch has changed or a tail needs another block.
 ///
 /// # Errors
@@ -67,6 +67,7 @@ pub fn decode_attention(
     shape: &AttentionShape,
     caches: &mut [&mut RaggedCache],
     plans: &mut Plans,
+    sinks: Address,
 ) -> Result<Tensor> {
     let (batch, heads, tokens, head_dim) = q.dims4()?;
     let kv_heads = k.dim(1)?;
@@ -97,10 +98,8 @@ pub fn decode_attention(
     for (i, caches) in caches.chunks_mut(ffi::MAX_BATCH).enumerate() {
         let rows = |x: &Tensor| x.narrow(0, i * ffi::MAX_BATCH, caches.len());
         attend(
-            &rows(q)?,
-            &rows(k)?,
-            &rows(v)?,
-            shape,
+            [&rows(q)?, &rows(k)?, &rows(v)?],
+            (shape, sinks),
             caches,
             plans.remove(&i),
             &rows(&out)?,
@@ -111,10 +110,8 @@ pub fn decode_attention(
 }
 
 fn attend(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    shape: &AttentionShape,
+    [q, k, v]: [&Tensor; 3],
+    (shape, sinks): (&AttentionShape, Address),
     caches: &mut [&mut RaggedCache],
     planned: Option<Planned>,
     out: &Tensor,
@@ -157,6 +154,7 @@ fn attend(
             dtype: type_number(q.dtype()),
             arrived,
             partials,
+            sinks,
             scale: shape.scale,
             softcap: shape.softcap.unwrap_or(0.0),
             tail,

@@ -91,6 +91,7 @@ pub struct Rank {
     pub window: i32,
     pub scale: f32,
     pub softcap: f32,
+    pub sinks: Address,
     pub share: i32,
     pub share_max: i32,
     pub before: i32,

@@ -14,6 +14,7 @@ mod memory;
 mod plan;
 mod prompt;
 mod rank;
+mod sinks;
 #[cfg(test)]
 mod tests;
 

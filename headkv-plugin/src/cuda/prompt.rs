@@ -2,7 +2,7 @@
 
 use super::{
     device::{Operand, address, device_of, launch, type_number},
-    ffi,
+    ffi::{self, Address},
 };
 use crate::AttentionShape;
 use candle_core::{Result, Tensor};
@@ -11,7 +11,7 @@ use candle_core::{Result, Tensor};
 ///
 /// `q` is `(batch, heads, tokens, head_dim)`, `k` and `v` `(batch, kv_heads, past + tokens, head_dim)`, bf16 or f16; query head
 /// `h` reads KV head `h / (heads / kv_heads)`. Gives `(batch, heads, tokens, head_dim)`, laid out with the heads of a
-/// token together, as the projection that follows wants them.
+/// token together, as the projection that follows wants them. `sinks` are the logits of `heads` sinks on the device, or null.
 ///
 /// # Errors
 /// Tensors that are not on one CUDA device, of another element type, or of a head_dim without a kernel.
@@ -20,6 +20,7 @@ pub fn prompt_attention(
     k: &Tensor,
     v: &Tensor,
     shape: &AttentionShape,
+    sinks: Address,
 ) -> Result<Tensor> {
     let (batch, heads, tokens, head_dim) = q.dims4()?;
     let (kv_heads, all) = (k.dim(1)?, k.dim(2)?);
@@ -67,7 +68,7 @@ pub fn prompt_attention(
         dtype: type_number(q.dtype()),
         scale: shape.scale,
         softcap: shape.softcap.unwrap_or(0.0),
-        sinks: 0,
+        sinks,
         past: (all - tokens) as i32,
         window: shape.window.unwrap_or(0) as i32,
     };

@@ -24,7 +24,8 @@ pub struct DeviceScores {
 }
 
 /// Ranks the positions before the observation window by what they are worth to its queries, reduced and pooled: by their
-/// attention ([`crate::attention::window_scores`], [`crate::selection::rank`]), or as the ranking of that kernel does.
+/// attention ([`crate::attention::window_scores`], [`crate::selection::rank`]), or as the ranking of that kernel does. `sinks`
+/// are the logits of the heads' sinks on the device, or null.
 ///
 /// # Errors
 /// Tensors that are not in bf16 or f16 on one CUDA device, shapes that do not fit, or a window as long as the prompt.
@@ -32,6 +33,7 @@ pub fn rank(
     prompt: &Observed<'_>,
     kernel: Option<Kernel>,
     config: &Compression,
+    sinks: ffi::Address,
 ) -> Result<DeviceScores> {
     let scores = DeviceScores::new(prompt, config)?;
     let operands = [prompt.queries, prompt.keys, prompt.values].map(Operand::new);
@@ -53,7 +55,7 @@ pub fn rank(
             None => 0,
             Some(Kernel::Drop) => 1,
         },
-        ..scores.args(prompt, config)
+        ..scores.args(prompt, config, sinks)
     };
     // SAFETY: it only computes.
     let bytes = unsafe { ffi::headkv_rank_workspace(&args) };
@@ -77,7 +79,7 @@ pub fn pooled(
 ) -> Result<DeviceScores> {
     let scores = DeviceScores::new(prompt, config)?;
     let values = values.to_dtype(DType::F32)?.contiguous()?;
-    let args = scores.args(prompt, config);
+    let args = scores.args(prompt, config, 0);
     let (address, stride) = (first::<f32>(&values)?, scores.tokens as i64);
     // SAFETY: `values` has a row of `stride` scores for each head; tests compare with the CPU's scores.
     launch(&scores.device, "pooling", |stream| unsafe {
@@ -118,7 +120,7 @@ impl DeviceScores {
     }
 
     /// What says how a prompt's scores are reduced and pooled.
-    fn args(&self, prompt: &Observed<'_>, config: &Compression) -> ffi::Rank {
+    fn args(&self, prompt: &Observed<'_>, config: &Compression, sinks: ffi::Address) -> ffi::Rank {
         let (shape, pool) = (prompt.shape, config.pool());
         ffi::Rank {
             heads: shape.heads as i32,
@@ -129,6 +131,7 @@ impl DeviceScores {
             window: (self.tokens - self.candidates) as i32,
             scale: shape.scale,
             softcap: shape.softcap.unwrap_or(0.0),
+            sinks,
             share: (shape.heads / self.heads) as i32,
             share_max: i32::from(config.reduce == Reduce::Max),
             before: pool.before as i32,

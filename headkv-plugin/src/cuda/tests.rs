@@ -218,6 +218,62 @@ fn rankings_equal_the_cpu() {
 }
 
 #[test]
+fn sinks_weigh_as_on_the_cpu() {
+    let Some(device) = gpu() else { return };
+    let gpu = Cuda::default();
+    // Two layers: what one has must not be the other's.
+    for layer in 0..2 {
+        let (shape, [q, k, v]) = ranked(&device);
+        let sinks = (0..shape.heads).map(|head| 3.0 * layer as f32 + head as f32 / 2.0 - 1.0);
+        let shape = AttentionShape {
+            sinks: Some(sinks.collect()),
+            ..shape
+        };
+        let whole = random(&device, &[1, shape.heads, TOKENS, shape.head_dim]);
+        let [keys, values] = [&k, &v].map(|x| x.unsqueeze(0).unwrap());
+        let out = gpu.prefill(&whole, &keys, &values, &shape).unwrap();
+        let [whole, keys, values] = [&whole, &keys, &values].map(cpu);
+        let expected = reference().prefill(&whole, &keys, &values, &shape).unwrap();
+        close(
+            &host(&out.contiguous().unwrap()),
+            &host(&expected.contiguous().unwrap()),
+        );
+
+        for name in ["window", "drop"] {
+            let ranking = crate::ranking::find(name).unwrap().ranking;
+            let config = Compression::default();
+            let prompt = Observed::new(&q, &k, &v, &shape);
+            let scores = gpu.rank(&prompt, ranking.as_deref(), &config).unwrap();
+            let scores = gpu.to_host(&scores).unwrap();
+            let [q, k, v] = [&q, &k, &v].map(cpu);
+            let prompt = Observed::new(&q, &k, &v, &shape);
+            let expected = reference()
+                .rank(&prompt, ranking.as_deref(), &config)
+                .unwrap();
+            for head in 0..shape.kv_heads {
+                for (a, b) in scores.row(head).iter().zip(expected.row(head)) {
+                    assert!(
+                        (a - b).abs() <= 2e-4 * b.abs(),
+                        "{name}: {a} instead of {b}"
+                    );
+                }
+            }
+        }
+
+        let mut on_gpu = gpu.keep_all(&k, &v).unwrap();
+        let mut on_cpu = reference().keep_all(&cpu(&k), &cpu(&v)).unwrap();
+        for _ in 0..70 {
+            let make = |heads| random(&device, &[1, heads, 1, shape.head_dim]);
+            let [q, k, v] = [shape.heads, shape.kv_heads, shape.kv_heads].map(make);
+            let out = gpu.extend(layer, &q, &k, &v, &shape, &mut [&mut on_gpu]);
+            let [q, k, v] = [&q, &k, &v].map(cpu);
+            let expected = reference().extend(layer, &q, &k, &v, &shape, &mut [&mut on_cpu]);
+            close(&host(&out.unwrap()), &host(&expected.unwrap()));
+        }
+    }
+}
+
+#[test]
 fn what_is_no_number_is_no_attention() {
     let Some(device) = gpu() else { return };
     let shape = AttentionShape { heads: 2, ..SHAPE };
@@ -442,12 +498,12 @@ fn memory_in_use_is_what_tensors_take() {
 fn what_does_not_fit_is_named() {
     let Some(device) = gpu() else { return };
     let x = random(&device, &[1, 2, 8, 48]);
-    let message = prompt::prompt_attention(&x, &x, &x, &SHAPE)
+    let message = prompt::prompt_attention(&x, &x, &x, &SHAPE, 0)
         .unwrap_err()
         .to_string();
     assert!(message.contains("head_dim must be"), "{message}");
     let x = x.to_dtype(DType::F32).unwrap();
-    let message = prompt::prompt_attention(&x, &x, &x, &SHAPE)
+    let message = prompt::prompt_attention(&x, &x, &x, &SHAPE, 0)
         .unwrap_err()
         .to_string();
     assert!(message.contains("bf16 or f16"), "{message}");

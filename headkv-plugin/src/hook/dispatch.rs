@@ -10,10 +10,14 @@ use crate::{
     prefix::{Place, Prefixes},
     sequence::{Open, Sequence},
 };
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor, TensorId};
 use half::{bf16, f16};
 use mistralrs_core::attention_hook::{AttendCx, HookedSequence};
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 /// What is remembered of earlier prompts, one way or the other.
 pub struct Memory {
@@ -50,7 +54,12 @@ pub struct Dispatch {
     f16: Cpu<f16>,
     #[cfg(feature = "cuda")]
     cuda: crate::cuda::Cuda,
+    sinks: Sinks,
 }
+
+/// The logits of attention sinks that were read, by the tensors that they came in.
+#[derive(Default)]
+struct Sinks(Mutex<HashMap<TensorId, Arc<[f32]>>>);
 
 impl Dispatch {
     /// Attends one layer of a batch; prompts that are to be remembered go to `memory` with their last layer.
@@ -61,11 +70,13 @@ impl Dispatch {
         memory: &Memory,
     ) -> Result<Tensor> {
         match (cx.q.device(), cx.q.dtype()) {
-            (Device::Cpu, DType::F32) => attend(&self.f32, cx, seqs, memory),
-            (Device::Cpu, DType::BF16) => attend(&self.bf16, cx, seqs, memory),
-            (Device::Cpu, DType::F16) => attend(&self.f16, cx, seqs, memory),
+            (Device::Cpu, DType::F32) => attend(&self.f32, cx, seqs, memory, &self.sinks),
+            (Device::Cpu, DType::BF16) => attend(&self.bf16, cx, seqs, memory, &self.sinks),
+            (Device::Cpu, DType::F16) => attend(&self.f16, cx, seqs, memory, &self.sinks),
             #[cfg(feature = "cuda")]
-            (Device::Cuda(_), DType::BF16 | DType::F16) => attend(&self.cuda, cx, seqs, memory),
+            (Device::Cuda(_), DType::BF16 | DType::F16) => {
+                attend(&self.cuda, cx, seqs, memory, &self.sinks)
+            }
             (device, dtype) => candle_core::bail!(
                 "headkv: no attention for {dtype:?} on {device:?}; load the model on the CPU in f32, bf16 or f16, or, built with the feature cuda, on an NVIDIA GPU in bf16 or f16"
             ),
@@ -73,14 +84,17 @@ impl Dispatch {
     }
 }
 
-/// The logits of sinks, which only the CPU's kernels know.
-fn logits(sinks: &Tensor) -> Result<Arc<[f32]>> {
-    if !sinks.device().is_cpu() {
-        candle_core::bail!(
-            "headkv: attention sinks have no kernel for GPUs; run this model on the CPU, or without HeadKV"
-        );
+impl Sinks {
+    /// A layer's logits, which are the model's own: a GPU is waited for once.
+    fn read(&self, sinks: &Tensor) -> Result<Arc<[f32]>> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(logits) = known.get(&sinks.id()) {
+            return Ok(logits.clone());
+        }
+        let logits: Arc<[f32]> = sinks.to_dtype(DType::F32)?.to_vec1::<f32>()?.into();
+        known.insert(sinks.id(), logits.clone());
+        Ok(logits)
     }
-    Ok(sinks.to_dtype(DType::F32)?.to_vec1::<f32>()?.into())
 }
 
 fn attend<B: Backend>(
@@ -88,6 +102,7 @@ fn attend<B: Backend>(
     cx: &AttendCx<'_>,
     seqs: &[Arc<HookedSequence>],
     memory: &Memory,
+    sinks: &Sinks,
 ) -> Result<Tensor> {
     let shape = AttentionShape {
         heads: cx.model.heads,
@@ -96,7 +111,7 @@ fn attend<B: Backend>(
         scale: cx.softmax_scale,
         softcap: cx.softcap,
         window: cx.window,
-        sinks: cx.sinks.map(logits).transpose()?,
+        sinks: cx.sinks.map(|tensor| sinks.read(tensor)).transpose()?,
     };
     let states = seqs.iter().map(|seq| seq.state::<Sequence>());
     let mut states = states.collect::<Result<Vec<_>>>()?;
