@@ -12,7 +12,7 @@ use std::{
 const REFUSED: &str = "#![deny(clippy::cast_possible_truncation, clippy::cast_precision_loss)]\n";
 
 /// The modules that are ours.
-pub const MODULES: [&str; 17] = [
+pub const MODULES: [&str; 18] = [
     "attention_hook.rs",
     "attention_hook/cache.rs",
     "attention_hook/failure.rs",
