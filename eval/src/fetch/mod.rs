@@ -21,6 +21,7 @@ mod wanted;
 use crate::Error;
 use client::Client;
 use headkv_files::{Lock, terminal, whole};
+use sources::Origin;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -39,7 +40,7 @@ pub struct Outcome {
     pub paths: Vec<PathBuf>,
     /// How many of them came with this call.
     pub fetched: usize,
-    /// Why others are not there, a line each.
+    /// Which are not there and why, a line each.
     pub failed: Vec<String>,
     /// Whether it was interrupted.
     pub stopped: bool,
@@ -98,15 +99,14 @@ pub fn run(options: &Options, sources: &Sources, stop: &AtomicBool) -> Result<Ou
         sources,
         client: Client::new(sources, stop),
         outcome: Outcome::default(),
+        dead: Vec::new(),
     };
     for file in &wanted {
-        if stop.load(Relaxed) {
-            call.outcome.stopped = true;
+        call.outcome.stopped |= stop.load(Relaxed);
+        if call.outcome.stopped {
             break;
         }
-        if !call.one(file)? {
-            break;
-        }
+        call.one(file)?;
     }
     Ok(call.outcome)
 }
@@ -118,28 +118,38 @@ struct Call<'a> {
     client: Client<'a>,
     sums: Sums,
     outcome: Outcome,
+    /// Where nobody answers.
+    dead: Vec<Origin>,
 }
 
 impl Call<'_> {
-    /// Has one file; false if there is no point in going on.
-    fn one(&mut self, file: &Wanted) -> Result<bool, Error> {
-        let kept = self.kept(file)?;
+    /// Has one file, or notes why not.
+    fn one(&mut self, file: &Wanted) -> Result<(), Error> {
+        let place = self.folder.join(&file.name);
+        let (kept, which) = self.kept(file)?;
         if kept == Kept::Whole {
             let names = self.names(file);
             let paths = names.iter().map(|name| self.folder.join(name));
             self.outcome.paths.extend(paths);
-            self.sums.write(&self.folder)?;
-            return Ok(true);
+            return self.sums.write(&self.folder);
         }
         if self.sources.offline {
             return Err(Error::file(
-                &self.folder.join(&file.name),
+                &self.folder.join(which),
                 format!("{kept}, and HF_HUB_OFFLINE is set, so that it is not fetched; unset it"),
             ));
         }
+        if self.dead.contains(&file.origin) {
+            let failed = format!(
+                "{}: not asked for, as nobody answers there",
+                place.display()
+            );
+            self.outcome.failed.push(failed);
+            return Ok(());
+        }
         if kept != Kept::Missing {
-            let name = self.folder.join(&file.name);
-            terminal::say(&format!("{} {kept}; fetching it anew", name.display()));
+            let which = self.folder.join(which);
+            terminal::say(&format!("{} {kept}; fetching it anew", which.display()));
         }
         match self.fetch(file) {
             Ok(names) => {
@@ -148,23 +158,19 @@ impl Call<'_> {
                 self.outcome.fetched += names.len();
                 let paths = names.iter().map(|name| self.folder.join(name));
                 self.outcome.paths.extend(paths);
-                Ok(true)
             }
-            Err(Trouble::Stopped) => {
-                self.outcome.stopped = true;
-                Ok(false)
-            }
+            Err(Trouble::Stopped) => self.outcome.stopped = true,
             Err(Trouble::Failed { why, dead }) => {
-                let name = self.folder.join(&file.name);
-                self.outcome.failed.push(format!(
-                    "{}: {}",
-                    name.display(),
-                    terminal::one_line(&why)
-                ));
-                Ok(!dead)
+                if dead {
+                    self.dead.push(file.origin);
+                }
+                let why = terminal::one_line(&why);
+                let failed = format!("{}: {why}", place.display());
+                self.outcome.failed.push(failed);
             }
-            Err(Trouble::Disk(error)) => Err(error),
+            Err(Trouble::Disk(error)) => return Err(error),
         }
+        Ok(())
     }
 
     /// The names of what a wanted file is or was unpacked to, as far as they are known.
@@ -175,22 +181,26 @@ impl Call<'_> {
         }
     }
 
-    fn kept(&mut self, file: &Wanted) -> Result<Kept, Error> {
+    /// Whether a wanted file, or all that it was unpacked to, is what it was; the name of the first that is not.
+    fn kept(&mut self, file: &Wanted) -> Result<(Kept, String), Error> {
         let names = self.names(file);
-        if names.is_empty() {
-            return Ok(Kept::Missing);
-        }
         let known = match file.form {
             Form::AsItIs => self.sources.digest(&file.path),
             _ => None,
         };
-        for name in &names {
-            match self.sums.check(&self.folder, name, known)? {
+        let unknown_yet = names.is_empty();
+        for name in names {
+            match self.sums.check(&self.folder, &name, known)? {
                 Kept::Whole => {}
-                other => return Ok(other),
+                other => return Ok((other, name)),
             }
         }
-        Ok(Kept::Whole)
+        let kept = if unknown_yet {
+            Kept::Missing
+        } else {
+            Kept::Whole
+        };
+        Ok((kept, file.name.clone()))
     }
 
     /// Fetches a file, gives it the reader's form, and notes its digests; the names of what it became.
@@ -210,6 +220,7 @@ impl Call<'_> {
         shaped
     }
 
+    /// Gives what came the form that its reader reads.
     fn shape(&mut self, file: &Wanted, came: &Path, place: &Path) -> Result<Vec<String>, Trouble> {
         match file.form {
             Form::AsItIs => {
@@ -246,7 +257,8 @@ impl Call<'_> {
                 return Err(Trouble::Stopped);
             }
             let place = self.folder.join(&entry.name);
-            whole::write_with(&place, |new| unpack::one(archive, entry, new))?;
+            whole::write_with(&place, |new| unpack::one(archive, entry, new))
+                .map_err(|error| Trouble::failed(error.to_string()))?;
         }
         let names: Vec<String> = entries.into_iter().map(|entry| entry.name).collect();
         for name in &names {
