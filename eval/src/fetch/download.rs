@@ -12,7 +12,7 @@ use crate::{endpoint::backoff::Backoff, guard};
 use headkv_files::{Error, whole};
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -223,8 +223,10 @@ fn open(part: &Path, start: u64) -> Result<File, Error> {
             headkv_files::read::regular(part)?;
         }
         let mut options = OpenOptions::new();
-        let file = options.create(true).append(true).open(part)?;
+        let options = options.create(true).write(true).truncate(false);
+        let mut file = options.open(part)?;
         file.set_len(start)?;
+        file.seek(SeekFrom::End(0))?;
         Ok(file)
     };
     opened().map_err(Error::io("write", part))

@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(check(None), Kept::Whole);
         assert_eq!(check(Some(known)), Kept::Whole);
         assert_eq!(check(Some("0")), Kept::Damaged);
-        fs::write(dir.path().join("a.json"), "abd").unwrap();
+        fs::write(dir.path().join("a.json"), "xyz").unwrap();
         assert_eq!(check(None), Kept::Damaged);
         fs::remove_file(dir.path().join("a.json")).unwrap();
         assert_eq!(check(None), Kept::Missing);

@@ -18,6 +18,7 @@ mod compressed_generation;
 mod continued;
 mod conversations;
 mod endpoint;
+mod fetched;
 mod gguf;
 mod head_scoring;
 mod hostile_models;

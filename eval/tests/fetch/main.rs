@@ -1,194 +1,21 @@
 //! Official data from a server on loopback: fetched whole, on from where it was cut, repaired, refused, and read.
 
+mod published;
+mod server;
+
 use headkv_eval::{
     datasets::{Target, babilong, longbench},
     fetch::{Options, Outcome, Sources, What, run},
     protocol::Protocol,
 };
+use published::{ZIP, archive, record, with_babilong, with_longbench};
+use server::{Fault, Server};
 use std::{
-    collections::HashMap,
     fs::{self, File},
-    io::{BufRead, BufReader, Cursor, Write},
-    net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    thread,
-    time::Duration,
+    path::Path,
+    sync::atomic::AtomicBool,
 };
 use tokenizers::Tokenizer;
-use zip::{ZipWriter, write::SimpleFileOptions};
-
-const ZIP: &str = "/datasets/THUDM/LongBench/resolve/main/data.zip";
-
-/// What is wrong with the next answer for a file.
-enum Fault {
-    /// Its body ends after so many bytes.
-    Cut(usize),
-    /// Half of its body comes, and once some of it is in that file, the flag is set.
-    Stop(&'static AtomicBool, PathBuf),
-    /// It lies at another address, and has that digest.
-    Moved(String, String),
-    Status(u16),
-}
-
-/// A request as it came.
-#[derive(Clone, Debug, PartialEq)]
-struct Asked {
-    path: String,
-    /// The first byte asked for.
-    from: Option<usize>,
-    token: Option<String>,
-}
-
-#[derive(Default)]
-struct State {
-    /// Files by the ends of their paths; the length of their bytes and the number of their version are their tag.
-    files: HashMap<String, (Vec<u8>, u32)>,
-    faults: HashMap<String, Vec<Fault>>,
-    asked: Vec<Asked>,
-}
-
-/// A hub and GitHub at once.
-struct Server {
-    address: String,
-    state: Arc<Mutex<State>>,
-}
-
-impl Server {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let state = Arc::new(Mutex::new(State::default()));
-        let shared = state.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let shared = shared.clone();
-                thread::spawn(move || answer(stream, &shared));
-            }
-        });
-        Self { address, state }
-    }
-
-    fn put(&self, end: &str, bytes: impl Into<Vec<u8>>) {
-        let mut state = self.state.lock().unwrap();
-        let version = state.files.get(end).map_or(0, |(_, version)| version + 1);
-        state.files.insert(end.into(), (bytes.into(), version));
-    }
-
-    /// The next answer for that file is wrong; several faults come one after the other.
-    fn fault(&self, end: &str, fault: Fault) {
-        let mut state = self.state.lock().unwrap();
-        state.faults.entry(end.into()).or_default().push(fault);
-    }
-
-    /// What was asked since the last call of this.
-    fn asked(&self) -> Vec<Asked> {
-        std::mem::take(&mut self.state.lock().unwrap().asked)
-    }
-
-    fn sources(&self) -> Sources {
-        let mut sources = Sources::new(&self.address, &self.address).unwrap();
-        sources.pause = Duration::from_millis(1);
-        sources
-    }
-}
-
-fn answer(mut stream: TcpStream, state: &Mutex<State>) {
-    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-    let Some(Ok(request)) = lines.next() else {
-        return;
-    };
-    let path = request.split(' ').nth(1).unwrap().to_string();
-    let (mut from, mut token, mut tag) = (None, None, None);
-    let heads = lines.map_while(Result::ok);
-    for line in heads.take_while(|line| !line.is_empty()) {
-        let (name, value) = line.split_once(": ").unwrap();
-        match name.to_lowercase().as_str() {
-            "range" => {
-                let bytes = value.strip_prefix("bytes=").unwrap();
-                from = Some(bytes.strip_suffix('-').unwrap().parse().unwrap());
-            }
-            "authorization" => token = Some(value.to_string()),
-            "if-range" => tag = Some(value.to_string()),
-            _ => {}
-        }
-    }
-    let mut state = state.lock().unwrap();
-    let asked = Asked {
-        path: path.clone(),
-        from,
-        token,
-    };
-    state.asked.push(asked);
-    let end = state.files.keys().find(|end| path.ends_with(*end)).cloned();
-    let Some(end) = end else {
-        let _ = stream
-            .write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-        return;
-    };
-    let faults = state
-        .faults
-        .get_mut(&end)
-        .filter(|faults| !faults.is_empty());
-    let fault = faults.map(|faults| faults.remove(0));
-    let (bytes, version) = state.files[&end].clone();
-    drop(state);
-    let now = format!("\"{}-{version}\"", bytes.len());
-    // What changed meanwhile comes whole.
-    let from = from.filter(|_| tag.as_ref() == Some(&now));
-    let start = from.unwrap_or(0);
-    let mut head = match &fault {
-        Some(Fault::Moved(to, digest)) => format!(
-            "HTTP/1.1 302 Found\r\nLocation: {to}\r\nX-Linked-Etag: \"{digest}\"\r\nContent-Length: 0\r\n"
-        ),
-        Some(Fault::Status(status)) => {
-            format!("HTTP/1.1 {status} Sorry\r\nRetry-After: 0\r\nContent-Length: 0\r\n")
-        }
-        _ if start >= bytes.len() && from.is_some() => format!(
-            "HTTP/1.1 416 Range Not Satisfiable\r\nContent-Range: bytes */{}\r\nContent-Length: 0\r\n",
-            bytes.len()
-        ),
-        _ => {
-            let status = if from.is_some() {
-                "206 Partial Content"
-            } else {
-                "200 OK"
-            };
-            format!(
-                "HTTP/1.1 {status}\r\nETag: {now}\r\nContent-Length: {}\r\nContent-Range: bytes {start}-{}/{}\r\n",
-                bytes.len() - start,
-                bytes.len() - 1,
-                bytes.len()
-            )
-        }
-    };
-    head += "Connection: close\r\n\r\n";
-    let _ = stream.write_all(head.as_bytes());
-    if !head.contains("Content-Length: 0\r\n") {
-        let body = &bytes[start..];
-        match fault {
-            Some(Fault::Cut(after)) => {
-                let _ = stream.write_all(&body[..after.min(body.len())]);
-            }
-            Some(Fault::Stop(flag, part)) => {
-                let (first, second) = body.split_at(body.len() / 2);
-                let _ = stream.write_all(first);
-                let came = || part.metadata().is_ok_and(|part| part.len() > 0);
-                while !came() {
-                    thread::sleep(Duration::from_millis(1));
-                }
-                flag.store(true, Relaxed);
-                let _ = stream.write_all(&second[..1]);
-            }
-            _ => {
-                let _ = stream.write_all(body);
-            }
-        }
-    }
-}
 
 fn options(what: What, to: &Path) -> Options {
     Options {
@@ -210,64 +37,6 @@ fn all(options: &Options, sources: &Sources) -> Outcome {
     let outcome = fetch(options, sources);
     assert!(outcome.complete(), "{outcome:?}");
     outcome
-}
-
-fn archive(files: &[(&str, &str)]) -> Vec<u8> {
-    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
-    for (name, text) in files {
-        zip.start_file(*name, SimpleFileOptions::default()).unwrap();
-        zip.write_all(text.as_bytes()).unwrap();
-    }
-    zip.finish().unwrap().into_inner()
-}
-
-/// A record of LongBench.
-fn record(answer: &str) -> String {
-    let context = "Some text. ".repeat(400);
-    let record = serde_json::json!({
-        "input": "What?", "context": context, "answers": [answer], "length": 800, "all_classes": null, "_id": "1"
-    });
-    format!("{record}\n")
-}
-
-/// A server with LongBench.
-fn with_longbench() -> Server {
-    let server = Server::start();
-    server.put(
-        "LongBench/config/dataset2prompt.json",
-        r#"{"hotpotqa": "{context} {input}", "qasper": "{input}"}"#,
-    );
-    server.put(
-        "LongBench/config/dataset2maxlen.json",
-        r#"{"hotpotqa": 32, "qasper": 8}"#,
-    );
-    let files = [
-        ("data/", ""),
-        ("data/hotpotqa.jsonl", &*record("here")),
-        ("data/qasper.jsonl", &*record("there")),
-        ("data/qasper_e.jsonl", &*record("there")),
-    ];
-    server.put(ZIP, archive(&files));
-    server
-}
-
-/// A server with babilong, as its authors have it: lists of records, and prompts as Python source.
-fn with_babilong() -> Server {
-    let server = Server::start();
-    let source = "X = 1\n\nDEFAULT_PROMPTS = {\n    'qa1': {\n        'instruction':\n            'Read '\n            'this.',\n        \
-                  'examples': 'An example\\n',\n        'post_prompt': 'Say where.'\n    },\n    'qa2': {'instruction': 'a', \
-                  'examples': 'b', 'post_prompt': 'c'},\n}\n";
-    server.put("babilong/prompts.py", source);
-    for length in ["0k", "1k"] {
-        for task in ["qa1", "qa2"] {
-            let records = serde_json::json!([
-                {"input": format!("It is {length}.\nMary is in the garden."), "question": "Where is Mary?", "target": "garden"},
-                {"input": "Bill is in the office.", "question": "Where is Bill?", "target": "office"},
-            ]);
-            server.put(&format!("/data/{task}/{length}.json"), records.to_string());
-        }
-    }
-    server
 }
 
 fn babilong_options(to: &Path) -> Options {
@@ -577,7 +346,7 @@ fn a_redirect_takes_no_token_along_and_its_digest_counts() {
     assert!(!outcome.failed[0].contains("hf_secret"));
     assert_eq!(leftovers(&dir.path().join("longbench")), [""; 0]);
 
-    let bytes = storage.state.lock().unwrap().files[ZIP].0.clone();
+    let bytes = storage.bytes(ZIP);
     server.fault(ZIP, digest(&headkv_files::sha256(&[&bytes])));
     all(&asked, &sources);
     let token = Some("Bearer hf_secret".to_string());
@@ -598,7 +367,7 @@ fn a_known_digest_is_the_only_one_that_is_taken() {
         server.put(&format!("head_score/{name}_retrieval_heads.json"), "abc");
         server.put(
             &format!("head_score/{name}_retrieval_reasoning_heads.json"),
-            "abd",
+            "xyz",
         );
     }
     let mut sources = server.sources();
