@@ -5,6 +5,7 @@
 use crate::{
     bench,
     engine::list,
+    fetch,
     grid::{Babilong, Grid, LongBench, Methods, Needle, Ruler, Turns},
     report,
     session::{self, Session},
@@ -88,6 +89,17 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
+    /// Fetches official data into data/: longbench, babilong, or the original's head scores
+    ///
+    /// What is whole by its digest (SHA256SUMS beside it) stays, what is damaged or of unknown origin is replaced, what
+    /// was cut goes on. HF_ENDPOINT names another hub, HF_TOKEN is sent to it, HF_HUB_OFFLINE=1 asks nobody;
+    /// HEADKV_GITHUB_RAW names another place for GitHub's raw files. babilong's prompts are published as Python source,
+    /// which is read as data into prompts.json. Head scores serve as they are:
+    /// --scores data/head_scores/Meta-Llama-3-8B-Instruct_retrieval_heads.json
+    ///
+    /// Example: headkv-eval fetch babilong --tasks qa1,qa2 --lengths 0k,1k
+    #[command(verbatim_doc_comment)]
+    Fetch(fetch::Options),
     /// Compares upstream's attention with ours: speed, KV bytes and peak memory
     ///
     /// Example: headkv-eval bench --lengths 1000,4000
@@ -253,6 +265,7 @@ fn command(command: Command) -> Result<bool> {
             Ok(true)
         }
         Command::Merge { dirs, out } => merge(&dirs, &out).map(|()| true),
+        Command::Fetch(options) => fetched(&options),
         Command::Methods { json } => {
             let listed = if json {
                 serde_json::to_string_pretty(&list::json())? + "\n"
@@ -273,6 +286,27 @@ fn command(command: Command) -> Result<bool> {
         Command::Bench(options) => bench::run(&options).map(|()| true),
         Command::BenchOne(one) => bench::one(&one).map(|()| true),
     }
+}
+
+/// Fetches data and says what came; false if some of it did not.
+fn fetched(options: &fetch::Options) -> Result<bool> {
+    let sources = fetch::Sources::from_env()?;
+    let stop = interrupt::flag("stopping; what came so far is kept")?;
+    let outcome = fetch::run(options, &sources, stop)?;
+    let paths = outcome.paths.iter();
+    let paths: String = paths.map(|path| format!("{}\n", path.display())).collect();
+    terminal::print(&paths)?;
+    for failed in &outcome.failed {
+        terminal::say(&format!("failed: {failed}"));
+    }
+    let (there, new) = (outcome.paths.len(), outcome.fetched);
+    terminal::say(&format!(
+        "{there} files are whole, {new} of them fetched now"
+    ));
+    if outcome.stopped {
+        terminal::say("interrupted; the same command goes on from here");
+    }
+    Ok(outcome.complete())
 }
 
 /// Joins folders; what the new one held stays.

@@ -2,7 +2,7 @@
 
 mod address;
 pub mod answer;
-mod backoff;
+pub(crate) mod backoff;
 mod client;
 mod key;
 

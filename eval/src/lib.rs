@@ -19,6 +19,7 @@ pub mod endpoint;
 #[cfg(feature = "engine")]
 pub mod engine;
 mod error;
+pub mod fetch;
 #[cfg(feature = "engine")]
 mod gpu_memory;
 pub mod grid;

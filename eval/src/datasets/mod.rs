@@ -6,7 +6,7 @@ mod json_lines;
 pub mod longbench;
 pub mod needle;
 pub mod place;
-mod python_list;
+pub(crate) mod python_list;
 pub mod ruler;
 mod target;
 pub mod turns;

@@ -18,8 +18,8 @@ pub fn parse(text: &str) -> Option<Vec<String>> {
     Some(items)
 }
 
-/// A quoted text at the start, and what is behind it.
-fn string(text: &str) -> Option<(String, &str)> {
+/// A quoted text at the start, and what is behind it; `None` if there is none.
+pub(crate) fn string(text: &str) -> Option<(String, &str)> {
     let mut chars = text.chars();
     let quote = chars.next().filter(|c| matches!(c, '\'' | '"'))?;
     let mut item = String::new();

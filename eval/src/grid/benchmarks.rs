@@ -361,7 +361,7 @@ fn distinct<T: Clone + PartialEq>(items: &[T]) -> Vec<T> {
 fn data(path: &Option<PathBuf>, benchmark: &str) -> Result<PathBuf, Error> {
     path.clone().ok_or_else(|| {
         Error::Option(format!(
-            "{benchmark} needs its data; name the folder with --data"
+            "{benchmark} needs its data; name the folder with --data (`headkv-eval fetch {benchmark}` gets it)"
         ))
     })
 }

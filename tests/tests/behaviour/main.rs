@@ -19,6 +19,7 @@ mod continued;
 mod conversations;
 mod endpoint;
 mod families;
+mod fetched;
 mod gguf;
 mod head_scoring;
 mod hostile_models;

@@ -117,7 +117,10 @@ fn single(options: &Options) -> Result<Files, Error> {
 fn lacks(options: &Options, file: &str) -> Error {
     Error::file(
         &options.data,
-        format!("holds no {file} of LongBench; download it, or check --data and --datasets"),
+        format!(
+            "holds no {file} of LongBench; get the official ones with `headkv-eval fetch longbench`, or check --data and \
+             --datasets"
+        ),
     )
 }
 
@@ -133,7 +136,9 @@ pub fn config<T: serde::de::DeserializeOwned>(
     let Some(path) = places.iter().find(|path| path.is_file()) else {
         return Err(Error::file(
             folder,
-            format!("has no {name}, neither beside the data nor in config/; download it"),
+            format!(
+                "has no {name}, neither beside the data nor in config/; get it with `headkv-eval fetch longbench`"
+            ),
         ));
     };
     let text = headkv_files::read::text(path)?;
