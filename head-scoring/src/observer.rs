@@ -114,6 +114,11 @@ impl ModelHook for Watching {
     }
 
     fn attend(&self, cx: &AttendCx<'_>, seqs: &[Arc<HookedSequence>]) -> Result<Tensor> {
+        if cx.sinks.is_some() {
+            candle_core::bail!(
+                "heads with attention sinks are not scored; use another model, or a method without scores"
+            );
+        }
         let out = self.attention.attend(cx, seqs)?;
         let mut watched = lock(&self.watched);
         for (row, seq) in seqs.iter().enumerate() {

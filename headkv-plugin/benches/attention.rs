@@ -32,6 +32,7 @@ fn attention_shape((heads, kv_heads, head_dim): Heads) -> AttentionShape {
         scale: 1.0 / (head_dim as f32).sqrt(),
         softcap: None,
         window: None,
+        sinks: None,
     }
 }
 
@@ -161,6 +162,7 @@ fn decode_of<T: Element>(
                     q,
                     new: 1,
                     window: None,
+                    sinks: &[],
                     segments: vec![Segment { keys, values }],
                     out,
                 })

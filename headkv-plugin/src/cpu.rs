@@ -94,7 +94,8 @@ impl<T: Element + WithDType> Backend for Cpu<T> {
                 let (mut queries, mut outputs) = (q, &mut out[..]);
                 let mut units = Vec::new();
                 for cache in caches.iter() {
-                    let rows = shape.heads / cache.stored_heads() * new * shape.head_dim;
+                    let share = shape.heads / cache.stored_heads();
+                    let rows = share * new * shape.head_dim;
                     for stored in 0..cache.stored_heads() {
                         let (q, rest) = queries.split_at(rows);
                         let (out, left) = outputs.split_at_mut(rows);
@@ -102,6 +103,7 @@ impl<T: Element + WithDType> Backend for Cpu<T> {
                             q,
                             new,
                             window: shape.window,
+                            sinks: shape.sinks_of(stored * share, share),
                             segments: cache.segments(stored),
                             out,
                         });

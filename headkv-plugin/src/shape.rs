@@ -1,6 +1,7 @@
 //! Shapes: of a model, and of one layer's attention.
 
 use crate::heads::Granularity;
+use std::sync::Arc;
 
 /// The attention shape of a model, the same in every layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ impl ModelShape {
 }
 
 /// What one layer's attention computes with; the numbers of tokens follow from the operands' lengths.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AttentionShape {
     /// Query heads.
     pub heads: usize,
@@ -42,6 +43,8 @@ pub struct AttentionShape {
     pub softcap: Option<f32>,
     /// Tokens that a sliding window shows to each query, its own included; `None` shows all.
     pub window: Option<usize>,
+    /// Attention sinks: by query head, a logit that takes weight in the softmax and brings no value.
+    pub sinks: Option<Arc<[f32]>>,
 }
 
 impl AttentionShape {
@@ -53,6 +56,13 @@ impl AttentionShape {
     /// Heads for which a set of positions is kept.
     pub fn stored_heads(&self, granularity: Granularity) -> usize {
         granularity.stored_heads(self.heads, self.kv_heads)
+    }
+
+    /// The sinks of `count` query heads from `first` on; none where the model has none.
+    pub fn sinks_of(&self, first: usize, count: usize) -> &[f32] {
+        self.sinks
+            .as_deref()
+            .map_or(&[], |sinks| &sinks[first..first + count])
     }
 
     /// Tokens of `keys`, `(kv_heads, tokens, head_dim)` or the values of the same shape.

@@ -16,6 +16,7 @@ const SHAPE: AttentionShape = AttentionShape {
     scale: 0.3,
     softcap: None,
     window: None,
+    sinks: None,
 };
 const PROMPT: usize = 150;
 

@@ -19,6 +19,7 @@ const SHAPE: AttentionShape = AttentionShape {
     scale: 0.4,
     softcap: None,
     window: None,
+    sinks: None,
 };
 
 /// Bytes that are kept of a prompt, `(1, heads, tokens, head_dim)`, of which so many tokens come apart.

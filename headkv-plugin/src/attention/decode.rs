@@ -25,6 +25,8 @@ pub struct DecodeUnit<'a, T> {
     pub new: usize,
     /// Tokens that each of the new ones sees, itself included; `None` shows all.
     pub window: Option<usize>,
+    /// By query head, the logit of its attention sink; none where the model has none.
+    pub sinks: &'a [f32],
     /// What the head holds.
     pub segments: Vec<Segment<'a, T>>,
     /// The output, as the queries; zero where nothing is held.
@@ -103,6 +105,9 @@ fn attend<T: Element>(
         let mut state = State::empty(unit.q.len() / head_dim, head_dim);
         while let Some((_, part)) = parts.next_if(|((owner, _), _)| *owner == i) {
             state.merge(&part);
+        }
+        for (head, &sink) in unit.sinks.iter().enumerate() {
+            (0..unit.new).for_each(|t| state.sink(head * unit.new + t, sink));
         }
         T::narrow_all(state.finish(), unit.out);
     }
@@ -201,7 +206,7 @@ impl<T: Element> WithSimd for Piece<'_, '_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attention::reference::{attention, close, levels, random};
+    use crate::attention::reference::{attention, close, levels, random, with_sink};
     use half::{bf16, f16};
     use proptest::prelude::*;
 
@@ -225,6 +230,7 @@ mod tests {
             q,
             new: 1,
             window: None,
+            sinks: &[],
             segments: bounds.map(segment).collect(),
             out: &mut out,
         };
@@ -283,6 +289,7 @@ mod tests {
                     q,
                     new: 1,
                     window: None,
+                    sinks: &[],
                     segments: vec![Segment { keys, values }],
                     out,
                 })
@@ -312,6 +319,7 @@ mod tests {
                     q,
                     new: 1,
                     window: None,
+                    sinks: &[],
                     segments: vec![Segment { keys, values }],
                     out,
                 })
@@ -358,6 +366,7 @@ mod tests {
                     q: &q,
                     new,
                     window: Some(window),
+                    sinks: &[],
                     segments: vec![Segment {
                         keys: &k,
                         values: &v,
@@ -367,6 +376,37 @@ mod tests {
                 attend(level, &mut [unit], d, LogitScale::new(SCALE, None));
                 close(&out, &exact, 2e-6);
             }
+        }
+    }
+
+    #[test]
+    fn a_sink_counts_as_a_key_of_no_value() {
+        let (heads, new, tokens, d) = (2, 3, 700, 32);
+        let [q, k, v] =
+            [(heads * new, 1), (tokens, 2), (tokens, 3)].map(|(n, s)| random::<f32>(n * d, s));
+        let sinks = [0.7, -1.3];
+        let exact: Vec<f32> = (0..heads * new)
+            .flat_map(|row| {
+                let end = (tokens - new + row % new + 1) * d;
+                let q = &q[row * d..][..d];
+                with_sink(q, &k[..end], &v[..end], SCALE, None, sinks[row / new])
+            })
+            .collect();
+        for level in levels() {
+            let mut out = vec![7.0; q.len()];
+            let unit = DecodeUnit {
+                q: &q,
+                new,
+                window: None,
+                sinks: &sinks,
+                segments: vec![Segment {
+                    keys: &k,
+                    values: &v,
+                }],
+                out: &mut out,
+            };
+            attend(level, &mut [unit], d, LogitScale::new(SCALE, None));
+            close(&out, &exact, 2e-6);
         }
     }
 

@@ -68,7 +68,7 @@ fn attend<T: Element>(
     let qo = q
         .chunks(together * group * rows_size)
         .zip(out.chunks_mut(together * group * rows_size));
-    for ((k, v), (q, out)) in kv.zip(qo) {
+    for (part, ((k, v), (q, out))) in kv.zip(qo).enumerate() {
         packed.fill(arch, k, v, all, head_dim);
         let mut blocks: Vec<(usize, usize, Vec<&mut [T]>)> = Vec::new();
         for (kv_head, out) in out.chunks_mut(group * rows_size).enumerate() {
@@ -93,6 +93,7 @@ fn attend<T: Element>(
                     q: &q[kv_head * group * rows_size..][..group * rows_size],
                     packed: packed.head(kv_head, all, head_dim),
                     shape,
+                    sinks: shape.sinks_of((part * together + kv_head) % kv_heads * group, group),
                     first,
                     past: all - new,
                     out,
@@ -191,6 +192,8 @@ struct Block<'a, T> {
     q: &'a [T],
     packed: (&'a [f32], &'a [f32]),
     shape: &'a AttentionShape,
+    /// By query head, the logit of its sink; none where the model has none.
+    sinks: &'a [f32],
     /// The first of these tokens among the new ones.
     first: usize,
     /// Tokens before the new ones.
@@ -208,6 +211,7 @@ impl<T: Element> WithSimd for Block<'_, T> {
             q,
             packed,
             shape,
+            sinks,
             first,
             past,
             mut out,
@@ -269,6 +273,9 @@ impl<T: Element> WithSimd for Block<'_, T> {
             );
         }
 
+        for (head, &sink) in sinks.iter().enumerate() {
+            (0..tokens).for_each(|t| state.sink(head * tokens + t, sink));
+        }
         for (row, output) in state.finish().chunks(value_width(d)).enumerate() {
             T::narrow_all(
                 &output[..d],
@@ -281,7 +288,7 @@ impl<T: Element> WithSimd for Block<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attention::reference::{attention, close, levels, random};
+    use crate::attention::reference::{attention, close, levels, random, with_sink};
     use half::{bf16, f16};
 
     const BASE: AttentionShape = AttentionShape {
@@ -291,6 +298,7 @@ mod tests {
         scale: 0.3,
         softcap: None,
         window: None,
+        sinks: None,
     };
 
     /// Compares the attention of `new` tokens after `past` others.
@@ -309,7 +317,14 @@ mod tests {
             let hidden = shape.window.map_or(0, |w| (past + t + 1).saturating_sub(w));
             let seen = first + hidden * d..first + (past + t + 1) * d;
             let q = &q[row * d..][..d];
-            attention(q, &k[seen.clone()], &v[seen], d, shape.scale, shape.softcap)
+            let (k, v) = (&k[seen.clone()], &v[seen]);
+            match shape.sinks_of(head % shape.heads, 1) {
+                [] => attention(q, k, v, d, shape.scale, shape.softcap),
+                sink => {
+                    let [q, k, v] = [q, k, v].map(|x| T::widen(x, &mut Vec::new()).to_vec());
+                    with_sink(&q, &k, &v, shape.scale, shape.softcap, sink[0])
+                }
+            }
         };
         let exact: Vec<f32> = (0..batch * shape.heads * new).flat_map(exact).collect();
         for level in levels() {
@@ -350,7 +365,31 @@ mod tests {
                 ..BASE
             };
             for part in [[0, 1], [0, 100], [0, 400], [130, 1], [300, 200]] {
-                matches::<f32>(shape, 2, part, 2e-6);
+                matches::<f32>(shape.clone(), 2, part, 2e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn sinks_take_weight_and_bring_no_value() {
+        for (heads, kv_heads) in [(4, 2), (6, 1), (40, 40)] {
+            let sinks = (0..heads).map(|head| head as f32 / 7.0 - 1.0);
+            let shape = AttentionShape {
+                heads,
+                kv_heads,
+                sinks: Some(sinks.collect()),
+                ..BASE
+            };
+            for part in [[0, 1], [0, 200], [130, 40]] {
+                matches::<f32>(shape.clone(), 2, part, 2e-6);
+                let window = Some(50);
+                let softcap = Some(2.0);
+                let all = AttentionShape {
+                    window,
+                    softcap,
+                    ..shape.clone()
+                };
+                matches::<f32>(all, 2, part, 2e-6);
             }
         }
     }

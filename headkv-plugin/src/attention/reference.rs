@@ -47,6 +47,29 @@ pub fn attention<T: Element>(
     q.chunks(d).flat_map(row).collect()
 }
 
+/// Attention of one query to all keys and to a sink of that logit, `(d)`.
+pub fn with_sink(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    scale: f32,
+    softcap: Option<f32>,
+    sink: f32,
+) -> Vec<f32> {
+    let d = q.len();
+    // Of all weight, what the sink leaves.
+    let logit = |k: &[f32]| {
+        let dot: f64 = q.iter().zip(k).map(|(a, b)| f64::from(a * b)).sum();
+        let x = dot * f64::from(scale);
+        softcap.map_or(x, |c| f64::from(c) * (x / f64::from(c)).tanh())
+    };
+    let sum: f64 = k.chunks(d).map(|k| logit(k).exp()).sum();
+    let rest = (sum / (sum + f64::from(sink).exp())) as f32;
+    let mut out = attention(q, k, v, d, scale, softcap);
+    out.iter_mut().for_each(|x| *x *= rest);
+    out
+}
+
 /// Panics where two results differ by more than the tolerance.
 pub fn close<T: Element>(ours: &[T], exact: &[f32], tolerance: f32) {
     assert_eq!(ours.len(), exact.len());

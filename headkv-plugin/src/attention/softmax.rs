@@ -5,6 +5,7 @@
 
 use super::exponential::{MASKED, largest, weights};
 use pulp::Simd;
+use std::f32::consts::LOG2_E;
 
 /// Attention of `rows` queries over some keys: per row the largest logit (base 2), the sum of `2^(logit - largest)`, and
 /// the values weighted by these, `(rows, width)`.
@@ -79,6 +80,19 @@ impl State {
         }
     }
 
+    /// Takes in a sink of one row: a logit, in base e, that takes weight and brings no value.
+    pub fn sink(&mut self, row: usize, logit: f32) {
+        let width = self.width();
+        let logit = logit * LOG2_E;
+        let most = self.largest[row].max(logit);
+        let shrink = (self.largest[row] - most).exp2();
+        self.largest[row] = most;
+        self.sum[row] = self.sum[row] * shrink + (logit - most).exp2();
+        self.output[row * width..][..width]
+            .iter_mut()
+            .for_each(|x| *x *= shrink);
+    }
+
     /// The attention's output, `(rows, width)`: the weighted values over the sum of the weights; zeros over no keys.
     pub fn finish(&mut self) -> &[f32] {
         let width = self.width();
@@ -108,6 +122,20 @@ mod tests {
         let mut state = one_key(1.0, 6.0);
         state.merge(&one_key(0.0, 3.0));
         assert_eq!(state.finish(), [5.0]);
+    }
+
+    #[test]
+    fn a_sink_takes_weight_and_brings_no_value() {
+        // In base 2: as much weight as the key, then three times as much.
+        for (sink, rest) in [(1.0, 0.5), (1.0 + 3f32.log2(), 0.25)] {
+            let mut state = one_key(1.0, 6.0);
+            state.sink(0, sink / LOG2_E);
+            let output = state.finish()[0];
+            assert!((output - 6.0 * rest).abs() < 1e-5, "{output}");
+        }
+        let mut state = State::empty(1, 1);
+        state.sink(0, 5.0);
+        assert_eq!(state.finish(), [0.0]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::{
 use crate::shape::AttentionShape;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
+use std::f32::consts::LOG2_E;
 
 /// Keys per block.
 const KEYS: usize = 128;
@@ -94,6 +95,7 @@ fn scores<T: Element>(
                     logits: row,
                     stride: rows * KEYS,
                     visible: candidates + t + 1,
+                    sink: shape.sinks_of(head, 1).first().copied(),
                     scores,
                     fold,
                 });
@@ -145,6 +147,8 @@ struct Row<'a, F> {
     logits: &'a [f32],
     stride: usize,
     visible: usize,
+    /// The logit of the head's sink, in base e.
+    sink: Option<f32>,
     scores: &'a mut [f32],
     fold: F,
 }
@@ -158,6 +162,7 @@ impl<F: Fn(f32, f32) -> f32> WithSimd for Row<'_, F> {
             logits,
             stride,
             visible,
+            sink,
             scores,
             fold,
         } = self;
@@ -165,8 +170,9 @@ impl<F: Fn(f32, f32) -> f32> WithSimd for Row<'_, F> {
         for (to, from) in row[..visible].chunks_mut(KEYS).zip(logits.chunks(stride)) {
             to.copy_from_slice(&from[..to.len()]);
         }
-        let most = largest(simd, &row);
-        let factor = 1.0 / weights(simd, &mut row, most);
+        let sink = sink.map_or(MASKED, |sink| sink * LOG2_E);
+        let most = largest(simd, &row).max(sink);
+        let factor = 1.0 / (weights(simd, &mut row, most) + (sink - most).exp2());
         scores
             .iter_mut()
             .zip(&row)
@@ -209,7 +215,11 @@ mod tests {
                         .map_or(x, |c| f64::from(c) * (x / f64::from(c)).tanh())
                 };
                 let weights: Vec<f64> = (0..=t).map(|j| logit(j).exp()).collect();
-                let sum: f64 = weights.iter().sum();
+                let sink = s
+                    .sinks_of(head, 1)
+                    .first()
+                    .map(|sink| f64::from(*sink).exp());
+                let sum = weights.iter().sum::<f64>() + sink.unwrap_or(0.0);
                 for j in 0..candidates {
                     let score = &mut scores[head * candidates + j];
                     *score = fold(*score, weights[j] / sum);
@@ -227,7 +237,8 @@ mod tests {
             (8, 1, 65, 64, 1),
             (6, 2, 130, 80, 16),
         ] {
-            for softcap in [None, Some(1.5)] {
+            let sinks: Vec<f32> = (0..heads).map(|head| head as f32 / 2.0).collect();
+            for (softcap, sinks) in [(None, None), (Some(1.5), None), (None, Some(sinks.into()))] {
                 let s = AttentionShape {
                     heads,
                     kv_heads,
@@ -235,6 +246,7 @@ mod tests {
                     scale: 0.4,
                     softcap,
                     window: None,
+                    sinks,
                 };
                 let (q, k) = (
                     random::<f32>(heads * window * head_dim, 1),

@@ -71,6 +71,7 @@ const SHAPE: AttentionShape = AttentionShape {
     scale: 0.2,
     softcap: None,
     window: None,
+    sinks: None,
 };
 
 /// The same tensor for the CPU's backend.

@@ -73,6 +73,16 @@ impl Dispatch {
     }
 }
 
+/// The logits of sinks, which only the CPU's kernels know.
+fn logits(sinks: &Tensor) -> Result<Arc<[f32]>> {
+    if !sinks.device().is_cpu() {
+        candle_core::bail!(
+            "headkv: attention sinks have no kernel for GPUs; run this model on the CPU, or without HeadKV"
+        );
+    }
+    Ok(sinks.to_dtype(DType::F32)?.to_vec1::<f32>()?.into())
+}
+
 fn attend<B: Backend>(
     backend: &B,
     cx: &AttendCx<'_>,
@@ -86,13 +96,8 @@ fn attend<B: Backend>(
         scale: cx.softmax_scale,
         softcap: cx.softcap,
         window: cx.window,
+        sinks: cx.sinks.map(logits).transpose()?,
     };
-    if cx.sinks.is_some() {
-        candle_core::bail!(
-            "headkv: layer {} has attention sinks, which are not supported; load the model without HeadKV",
-            cx.layer
-        );
-    }
     let states = seqs.iter().map(|seq| seq.state::<Sequence>());
     let mut states = states.collect::<Result<Vec<_>>>()?;
     let mut compressing = vec![Duration::ZERO; seqs.len()];

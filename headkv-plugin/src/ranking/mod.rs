@@ -220,10 +220,20 @@ impl<'a> Observed<'a> {
         let before = logits.narrow(2, 0, tokens - window)?;
         let among = logits.narrow(2, tokens - window, window)?;
         let logits = Tensor::cat(&[before, among.broadcast_add(&hidden)?], 2)?;
+        // A sink takes its weight as one more key does.
+        let logits = match self.shape.sinks.as_deref() {
+            Some(sinks) => {
+                let sinks = Tensor::from_slice(sinks, (heads, 1, 1), logits.device())?;
+                let sinks = sinks.broadcast_as((heads, window, 1))?.contiguous()?;
+                Tensor::cat(&[logits, sinks.reshape((kv_heads, rows, 1))?], 2)?
+            }
+            None => logits,
+        };
         let powers = logits
             .broadcast_sub(&logits.max_keepdim(D::Minus1)?)?
             .exp()?;
         let probabilities = powers.broadcast_div(&powers.sum_keepdim(D::Minus1)?)?;
+        let probabilities = probabilities.narrow(2, 0, tokens)?.contiguous()?;
         Ok(self.probabilities.get_or_init(|| probabilities).clone())
     }
 

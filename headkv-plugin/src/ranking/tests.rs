@@ -12,6 +12,7 @@ const SHAPE: AttentionShape = AttentionShape {
     scale: 0.4,
     softcap: None,
     window: None,
+    sinks: None,
 };
 const TOKENS: usize = 40;
 const WINDOW_TOKENS: usize = 5;
@@ -226,19 +227,30 @@ fn tova_is_the_last_tokens_mean_attention() {
 #[test]
 fn the_windows_probabilities_are_its_scores() {
     let example = Example::random();
-    let observed = Observed::new(&example.q, &example.k, &example.v, &SHAPE);
-    let rows = observed
-        .over_window(&observed.probabilities().unwrap())
-        .unwrap();
-    let rows: Vec<Vec<f32>> = rows.to_vec2().unwrap();
-    let flat = |x: &Tensor| -> Vec<f32> { x.flatten_all().unwrap().to_vec1().unwrap() };
-    let expected = crate::attention::window_scores(&flat(&example.q), &flat(&example.k), &SHAPE);
-    let candidates = TOKENS - WINDOW_TOKENS;
-    for (row, expected) in rows.iter().zip(expected.chunks(candidates)) {
-        for (a, b) in row.iter().zip(expected) {
-            close(*a, f64::from(*b), "window");
+    let sinks = AttentionShape {
+        sinks: Some([0.5, -1.0, 2.0, 1.0].into()),
+        ..SHAPE
+    };
+    let mut weights = Vec::new();
+    for shape in [SHAPE, sinks] {
+        let observed = Observed::new(&example.q, &example.k, &example.v, &shape);
+        let rows = observed
+            .over_window(&observed.probabilities().unwrap())
+            .unwrap();
+        let rows: Vec<Vec<f32>> = rows.to_vec2().unwrap();
+        let flat = |x: &Tensor| -> Vec<f32> { x.flatten_all().unwrap().to_vec1().unwrap() };
+        let (q, k) = (flat(&example.q), flat(&example.k));
+        let expected = crate::attention::window_scores(&q, &k, &shape);
+        let candidates = TOKENS - WINDOW_TOKENS;
+        for (row, expected) in rows.iter().zip(expected.chunks(candidates)) {
+            for (a, b) in row.iter().zip(expected) {
+                close(*a, f64::from(*b), "window");
+            }
         }
+        weights.push(rows.iter().flatten().sum::<f32>());
     }
+    // Sinks take weight from the positions.
+    assert!(weights[1] < weights[0], "{weights:?}");
 }
 
 #[test]

@@ -143,6 +143,7 @@ fn kept(
         scale: 1.0 / (head_dim as f32).sqrt(),
         softcap: None,
         window: None,
+        sinks: None,
     };
     let candidates = tokens - config.window;
     let last = q
