@@ -7,7 +7,7 @@ use crate::{
 };
 use headkv_files::{Digest, read};
 use headkv_plugin::model_name;
-use mistralrs_core::NormalLoaderType;
+use mistralrs_core::{MultimodalLoaderType, NormalLoaderType};
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use std::{
@@ -25,12 +25,14 @@ const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
 
 /// Files beside the weights that decide what a model reads and says: its shape, its tokens, its chat template.
-const SETTINGS: [&str; 7] = [
+const SETTINGS: [&str; 9] = [
     CONFIG,
     "generation_config.json",
     TOKENIZER,
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "preprocessor_config.json",
+    "processor_config.json",
     "chat_template.jinja",
     "chat_template.json",
 ];
@@ -44,6 +46,8 @@ pub struct ModelFiles {
     limited: bool,
     /// Whether there is a chat template.
     chat: bool,
+    /// What config.json names; empty for a GGUF file.
+    architecture: String,
 }
 
 impl ModelFiles {
@@ -75,34 +79,27 @@ impl ModelFiles {
                 "the path is not UTF-8, and the runtime opens no other; rename it".into(),
             ));
         }
-        let (weights, limited, chat) = match fs::metadata(path) {
-            Ok(found) if found.is_dir() => {
-                let (weights, limited) = folder(path).map_err(fail)?;
-                (weights, limited, has_template(path))
-            }
-            Ok(found) if !is_gguf(path) || !found.is_file() => {
-                return Err(fail(
-                    "not a .gguf file; name a model folder or a GGUF file".into(),
-                ));
-            }
+        match fs::metadata(path) {
+            Ok(found) if found.is_dir() => folder(path).map_err(fail),
+            Ok(found) if !is_gguf(path) || !found.is_file() => Err(fail(
+                "not a .gguf file; name a model folder or a GGUF file".into(),
+            )),
             Ok(_) => {
                 let header = weights(path, gguf::read).map_err(fail)?;
                 gguf::fit(&header).map_err(|why| fail(format!("{why}; choose another file")))?;
-                (vec![path.to_path_buf()], false, header.chat)
+                Ok(Self {
+                    path: path.into(),
+                    weights: vec![path.to_path_buf()],
+                    limited: false,
+                    chat: header.chat,
+                    architecture: String::new(),
+                })
             }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(fail(
-                    "no such folder, file or model on the hub; check --model".into(),
-                ));
-            }
-            Err(e) => return Err(fail(e.to_string())),
-        };
-        Ok(Self {
-            path: path.into(),
-            weights,
-            limited,
-            chat,
-        })
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(fail(
+                "no such folder, file or model on the hub; check --model".into(),
+            )),
+            Err(e) => Err(fail(e.to_string())),
+        }
     }
 
     /// A copy of the tokenizer without its limits, if it would cut prompts or fill them up; it is gone when it is dropped.
@@ -136,6 +133,16 @@ impl ModelFiles {
     /// Whether the model has a chat template; the runtime panics where it is asked for one that is not there.
     pub fn has_chat_template(&self) -> bool {
         self.chat
+    }
+
+    /// Whether it takes more than text: the runtime then has another loader for it.
+    pub(crate) fn is_multimodal(&self) -> bool {
+        MultimodalLoaderType::from_causal_lm_name(&self.architecture).is_ok()
+    }
+
+    /// Whether its softmax has sinks, for which there is no kernel on GPUs.
+    pub(crate) fn has_sinks(&self) -> bool {
+        self.architecture == "GptOssForCausalLM"
     }
 
     /// The files of its weights.
@@ -197,8 +204,8 @@ fn is_gguf(path: &Path) -> bool {
         .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
 }
 
-/// Checks a model folder; its weights, and whether its tokenizer would cut prompts or fill them up.
-fn folder(path: &Path) -> Result<(Vec<PathBuf>, bool), String> {
+/// Checks a model folder.
+fn folder(path: &Path) -> Result<ModelFiles, String> {
     let again = |name: &str| {
         let name = name.to_string();
         move |why: String| format!("{name} {why}; download it again")
@@ -233,9 +240,19 @@ fn folder(path: &Path) -> Result<(Vec<PathBuf>, bool), String> {
     for file in &found {
         tensors.extend(weights(file, safetensors::read)?);
     }
-    let runs = |name: &str| NormalLoaderType::from_causal_lm_name(name).is_ok();
+    let runs = |name: &str| {
+        NormalLoaderType::from_causal_lm_name(name).is_ok()
+            || MultimodalLoaderType::from_causal_lm_name(name).is_ok()
+    };
     config::check(&settings, runs, &tensors).map_err(|why| format!("{CONFIG} {why}"))?;
-    Ok((found, limited))
+    let architecture = settings["architectures"][0].as_str().unwrap_or_default();
+    Ok(ModelFiles {
+        path: path.into(),
+        weights: found,
+        limited,
+        chat: has_template(path),
+        architecture: architecture.into(),
+    })
 }
 
 /// Whether a model folder has a chat template, in a file of its own or in the tokenizer's settings.

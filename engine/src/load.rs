@@ -8,9 +8,9 @@ use headkv_plugin::{
 };
 use mistralrs_core::{
     DefaultSchedulerMethod, DeviceMapSetting, GGUFLoaderBuilder, GGUFSpecificConfig, Loader,
-    MemoryGpuConfig, MistralRs, MistralRsBuilder, ModelDType, NormalLoaderBuilder,
-    NormalSpecificConfig, PagedAttentionConfig, PagedCacheType, Pipeline, SchedulerConfig,
-    TokenSource,
+    MemoryGpuConfig, MistralRs, MistralRsBuilder, ModelDType, MultimodalLoaderBuilder,
+    MultimodalSpecificConfig, NormalLoaderBuilder, NormalSpecificConfig, PagedAttentionConfig,
+    PagedCacheType, Pipeline, SchedulerConfig, TokenSource,
     attention_hook::{self, AttentionHook, PromptPolicy},
 };
 use std::{
@@ -92,6 +92,8 @@ pub struct Engine {
     identity: OnceLock<String>,
     /// Bytes of one element of a key without a hook.
     element_bytes: usize,
+    /// Elements of one head's value without a hook.
+    value_dim: usize,
     context: usize,
 }
 
@@ -103,6 +105,9 @@ impl Engine {
     /// the model, or a model that cannot be hooked.
     pub fn load(options: LoadOptions, attention: Attention) -> Result<Self, Error> {
         let files = ModelFiles::open(&options.model)?;
+        if let Some(why) = refused_on(&files, options.device, &attention) {
+            return Err(refused(&files, why));
+        }
         let device = options.device.open()?;
         let load = || guard::quietly(|| pipeline(&files, &device, options.device, &attention));
         let loaded = match &attention {
@@ -178,6 +183,7 @@ impl Engine {
             identity: OnceLock::new(),
             // GPUs run models in 16 bits, the CPU in f32.
             element_bytes: if options.device == Device::Cpu { 4 } else { 2 },
+            value_dim: info.value_dim,
             context: info.max_seq_len,
         })
     }
@@ -281,7 +287,8 @@ impl Engine {
     /// Bytes that the runtime's own cache takes for each token, over all layers.
     pub(crate) fn token_bytes(&self) -> usize {
         let shape = self.shape;
-        2 * shape.layers * shape.kv_heads * shape.head_dim * self.element_bytes
+        let elements = shape.head_dim + self.value_dim;
+        shape.layers * shape.kv_heads * elements * self.element_bytes
     }
 
     /// The model's context in tokens, prompt and answer together.
@@ -325,8 +332,13 @@ fn pipeline(
     } else {
         let id = Some(folder(files.path()));
         let tokenizer = unlimited.as_ref().map(|file| folder(file.path()));
-        let settings = NormalSpecificConfig::default();
-        NormalLoaderBuilder::new(settings, None, tokenizer, id, false, None).build(None)?
+        if files.is_multimodal() {
+            let settings = MultimodalSpecificConfig::default();
+            MultimodalLoaderBuilder::new(settings, None, tokenizer, id, None).build(None)
+        } else {
+            let settings = NormalSpecificConfig::default();
+            NormalLoaderBuilder::new(settings, None, tokenizer, id, false, None).build(None)?
+        }
     };
     let dtype = if on == Device::Cpu {
         ModelDType::F32
@@ -354,6 +366,14 @@ fn pipeline(
         None,
         paged,
     )?)
+}
+
+/// Why that model cannot run there under that attention, if it cannot.
+fn refused_on(files: &ModelFiles, device: Device, attention: &Attention) -> Option<&'static str> {
+    let compressed = matches!(attention, Attention::Compressed(_));
+    (compressed && device != Device::Cpu && files.has_sinks()).then_some(
+        "has attention sinks, which HeadKV has no kernel for on GPUs; run it on the CPU, or without HeadKV",
+    )
 }
 
 fn refused(files: &ModelFiles, why: &str) -> Error {

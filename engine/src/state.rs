@@ -14,7 +14,7 @@ impl Engine {
     /// number of tokens.
     ///
     /// # Errors
-    /// [`Error::State`] for a model with sliding windows, a prompt that is shorter than a block, one that is not remembered
+    /// [`Error::State`] for a model whose prompts are read from their beginning, a prompt that is shorter than a block, one that is not remembered
     /// because it is larger than `prefix_bytes`, or a file that cannot be written; those of [`Engine::generate`].
     pub fn save_state(&self, prompt: &[u32], file: &Path) -> Result<usize, Error> {
         let wrong = |why: String| state_error(file, why);
@@ -82,9 +82,9 @@ impl Engine {
     }
 
     fn has_states(&self, file: &Path) -> Result<(), Error> {
-        if self.compressed()?.slides() {
-            let why = "a model with sliding windows reads every prompt from its beginning";
-            return Err(state_error(file, why.into()));
+        if let Some(why) = self.compressed()?.starts_anew() {
+            let why = format!("every prompt is read from its beginning: {why}");
+            return Err(state_error(file, why));
         }
         Ok(())
     }

@@ -12,11 +12,12 @@ use std::{
 const REFUSED: &str = "#![deny(clippy::cast_possible_truncation, clippy::cast_precision_loss)]\n";
 
 /// The modules that are ours.
-pub const MODULES: [&str; 16] = [
+pub const MODULES: [&str; 17] = [
     "attention_hook.rs",
     "attention_hook/cache.rs",
     "attention_hook/failure.rs",
     "attention_hook/load.rs",
+    "attention_hook/mxfp4.rs",
     "attention_hook/pass.rs",
     "attention_hook/rotary.rs",
     "attention_hook/schedule.rs",

@@ -18,6 +18,7 @@
 mod cache;
 mod failure;
 mod load;
+mod mxfp4;
 mod pass;
 mod rotary;
 mod schedule;
@@ -29,40 +30,45 @@ use std::{any::Any, future::Future, sync::Arc};
 use candle_core::{Result, Tensor};
 use tokenizers::Tokenizer;
 
-use crate::{
-    kv_cache::KvCache,
-    paged_attention::ModelConfigLike,
-    pipeline::{EitherCache, Pipeline},
-};
+use crate::{kv_cache::KvCache, paged_attention::ModelConfigLike, pipeline::Pipeline};
 
 pub use cache::HookedCache;
-use cache::LayerCache;
-pub(crate) use cache::{gather, hooked, reset, scatter};
+pub(crate) use cache::{
+    gather, gather_hybrid, hooked, hooked_hybrid, reset, reset_hybrid, scatter,
+};
+use cache::{with_layers, LayerCache};
 pub(crate) use failure::{end_failed, ended, patiently, send};
-pub(crate) use load::{alternating, for_load, install, refuse};
+pub(crate) use load::{alternating, for_load, for_multimodal, install, refuse};
+pub(crate) use mxfp4::packed_gptoss_linear;
 pub(crate) use pass::{attend_pending, forward};
-pub(crate) use rotary::rotary_rows;
+pub(crate) use rotary::{by_row, rotary_rows, text_positions, Past};
 pub(crate) use schedule::{bucket, prompt_time, unfinished};
 pub use schedule::{NextPass, PromptPolicy};
 pub use sequence::HookedSequence;
 pub(crate) use sequence::{begin, of};
 pub(crate) use shutdown::end;
 
-/// The shape of a model's attention, the same in every layer but for the windows.
+/// The shape of a model's attention, the same in every layer but for the windows. Layers without attention are not counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelInfo {
-    /// Number of decoder layers.
+    /// Number of layers that attend.
     pub layers: usize,
     /// Query heads per layer.
     pub heads: usize,
     /// Key-value heads per layer; query head `h` reads key-value head `h / (heads / kv_heads)`.
     pub kv_heads: usize,
-    /// Elements of one head's key, and of its value.
+    /// Elements of one head's key, and of its value as a hook gets it: shorter ones are filled up with zeros, which are cut
+    /// off its output.
     pub head_dim: usize,
+    /// Elements of one head's value as the model computes it.
+    pub value_dim: usize,
     /// The model's context in tokens.
     pub max_seq_len: usize,
     /// By layer: the tokens that a sliding window shows to each query, its own included; `None` shows all.
     pub windows: Arc<[Option<usize>]>,
+    /// Whether each prompt must run whole, from its first token: the model has a state besides keys and values, or embeds
+    /// positions by the length of the whole prompt.
+    pub whole_prompts: bool,
 }
 
 /// What a hook may know of a sequence when it begins.
@@ -78,7 +84,7 @@ pub struct SeqInfo {
 
 /// One layer's attention over a batch.
 pub struct AttendCx<'a> {
-    /// The layer, from 0.
+    /// The layer, from 0, of those that attend.
     pub layer: usize,
     /// The model's shape.
     pub model: &'a ModelInfo,
@@ -118,13 +124,14 @@ pub trait ModelHook: Any + Send + Sync {
     fn attend(&self, cx: &AttendCx<'_>, seqs: &[Arc<HookedSequence>]) -> Result<Tensor>;
 
     /// Tokens at the prompt's beginning that the state has taken in from elsewhere, fewer than the prompt has; they are
-    /// not run. Asked once, just before the prompt runs.
+    /// not run. Asked once, just before the prompt runs, unless [`ModelInfo::whole_prompts`].
     fn resume(&self, seq: &HookedSequence) -> Result<usize> {
         let _ = seq;
         Ok(0)
     }
 
-    /// What the next pass of a prompt is to run, asked before each of them.
+    /// What the next pass of a prompt is to run, asked before each of them; all of it where [`ModelInfo::whole_prompts`] says
+    /// so.
     fn next_pass(&self, seq: &HookedSequence) -> Result<NextPass> {
         let _ = seq;
         Ok(NextPass::Prompt(usize::MAX))
@@ -165,13 +172,10 @@ pub fn hook_of(pipeline: &dyn Pipeline) -> Option<Arc<dyn ModelHook>> {
 fn first_layer(pipeline: &dyn Pipeline) -> Option<LayerCache> {
     // The other kinds of models have no cache to ask for.
     pipeline.get_metadata().model_metadata.as_ref()?;
-    let EitherCache::Normal(cache) = pipeline.cache() else {
-        return None;
-    };
-    match cache.lock().unwrap_or_else(|e| e.into_inner()).0.first() {
+    with_layers(pipeline.cache(), |layers| match layers.first() {
         Some(KvCache::Hooked(cache)) => cache.layer().cloned(),
         _ => None,
-    }
+    })?
 }
 
 /// The tokenizer of a loaded model, also where it came out of a GGUF file.
@@ -186,21 +190,25 @@ pub fn model_info(pipeline: &dyn Pipeline) -> Option<ModelInfo> {
     }
     let metadata = pipeline.get_metadata();
     let config = metadata.model_metadata.as_ref()?;
-    let windows = vec![None; metadata.num_hidden_layers];
-    Some(info(&**config, windows.into(), metadata.max_seq_len))
+    let layers = with_layers(pipeline.cache(), |layers| layers.len());
+    let windows = vec![None; layers.unwrap_or(metadata.num_hidden_layers)];
+    Some(info(&**config, windows.into(), metadata.max_seq_len, false))
 }
 
 fn info(
     config: &(dyn ModelConfigLike + Send + Sync),
     windows: Arc<[Option<usize>]>,
     max_seq_len: usize,
+    whole_prompts: bool,
 ) -> ModelInfo {
     ModelInfo {
         layers: windows.len(),
         heads: config.num_attn_heads(),
         kv_heads: config.num_kv_heads(),
         head_dim: config.k_head_dim(),
+        value_dim: config.v_head_dim(),
         max_seq_len,
         windows,
+        whole_prompts,
     }
 }

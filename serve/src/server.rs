@@ -220,12 +220,10 @@ fn greeting(app: &App, address: SocketAddr) -> String {
     } else {
         ""
     };
-    let read = match (app.options.prefix_bytes, served.model().slides()) {
+    let read = match (app.options.prefix_bytes, served.model().starts_anew()) {
         (0, _) => String::new(),
-        (_, true) => {
-            "; prompts are not read on from earlier ones: the model has sliding windows".into()
-        }
-        (bytes, false) => format!(", {} MiB for prompts that were read", bytes >> 20),
+        (_, Some(why)) => format!("; prompts are not read on from earlier ones: {why}"),
+        (bytes, None) => format!(", {} MiB for prompts that were read", bytes >> 20),
     };
     format!(
         "{} with {} on http://{address}, {} MiB for keys and values ({} tokens of full caches){read}{open}",

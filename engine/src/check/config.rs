@@ -50,7 +50,12 @@ pub fn check(
             "names the architecture {architecture:?}, which the runtime does not run; choose another model"
         ));
     }
-    let between = |key: &str, most: u64| match &config[key] {
+    // Multimodal models have their text's settings in a table of its own.
+    let setting = |key: &str| match &config[key] {
+        Value::Null => &config["text_config"][key],
+        value => value,
+    };
+    let between = |key: &str, most: u64| match setting(key) {
         Value::Null => Ok(None),
         value => match value.as_u64().filter(|n| (1..=most).contains(n)) {
             Some(number) => Ok(Some(number)),
@@ -184,6 +189,10 @@ mod tests {
                 "max_position_embeddings = 10000000",
             ),
             (json!({"head_dim": -1}), "head_dim = -1"),
+            (
+                json!({"num_attention_heads": null, "text_config": {"num_attention_heads": 6}}),
+                "num_attention_heads = 6, no multiple of",
+            ),
             (
                 json!({"architectures": ["BertModel"]}),
                 "names the architecture \"BertModel\"",

@@ -34,6 +34,8 @@ pub struct Model {
     shape: ModelShape,
     /// By layer, the tokens that a sliding window shows.
     windows: Arc<[Option<usize>]>,
+    /// Whether prompts run whole, from their first token, and once.
+    whole_prompts: bool,
     prompts: PromptPolicy,
     /// The model's context in tokens.
     context: usize,
@@ -80,9 +82,11 @@ impl Model {
         let windows = info.windows.clone();
         let default = Policy::with_windows(config, shape, &windows, scores)?;
         let default = Arc::new(default.with_facts(options.facts.clone())?);
+        runs(&default, info.whole_prompts)?;
         Ok(Self {
             shape,
             windows,
+            whole_prompts: info.whole_prompts,
             prompts: options.prompts,
             memory: Memory::new(options.reuse, options.prefix_bytes, options.prefix_place),
             context: info.max_seq_len,
@@ -160,7 +164,9 @@ impl Model {
     pub fn policy(&self, config: &Compression) -> std::result::Result<Arc<Policy>, Error> {
         let scores = read_scores(config)?;
         let policy = Policy::with_windows(config, self.shape, &self.windows, scores.as_ref())?;
-        policy.with_facts(self.facts.clone()).map(Arc::new)
+        let policy = policy.with_facts(self.facts.clone())?;
+        runs(&policy, self.whole_prompts)?;
+        Ok(Arc::new(policy))
     }
 
     /// That policy, or the model's own, telling `watch` which positions of a prompt it keeps; for one request
@@ -225,9 +231,13 @@ impl Model {
         self.memory.prefixes.known(prompt)
     }
 
-    /// Whether a layer slides: it has left most of an earlier prompt behind, and no prompt is read on from another.
-    pub fn slides(&self) -> bool {
-        self.windows.iter().any(Option::is_some)
+    /// Why no prompt is read on from another, if none is: a layer that slides has left most of an earlier prompt behind, and
+    /// other models have more than keys and values to take up again.
+    pub fn starts_anew(&self) -> Option<&'static str> {
+        let slides = self.windows.iter().any(Option::is_some);
+        slides.then_some("the model has sliding windows").or(self
+            .whole_prompts
+            .then_some("the model's prompts run whole"))
     }
 
     /// Bytes of keys and values that all sequences hold now.
@@ -238,6 +248,18 @@ impl Model {
     fn policies(&self) -> MutexGuard<'_, Policies> {
         self.policies.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Refuses what runs a prompt twice where it can run only once.
+fn runs(policy: &Policy, whole_prompts: bool) -> std::result::Result<(), Error> {
+    if whole_prompts && policy.needs().replay {
+        return Err(Error::Config(format!(
+            "the ranking {} reads a prompt twice, and this model's prompts run once (recurrent layers, or rotary factors \
+             by length); choose another ranking",
+            policy.config.ranking.as_deref().unwrap_or("of the method")
+        )));
+    }
+    Ok(())
 }
 
 impl Drop for Configured {
@@ -259,6 +281,11 @@ impl ModelHook for Model {
             );
         }
         let document = then > 0;
+        if document && self.whole_prompts {
+            candle_core::bail!(
+                "headkv: prompts of this model run whole; compress the document and its question together"
+            );
+        }
         // A prompt that is said again is complete before its last token runs, which the first answer comes from.
         let then = match policy.needs().replay && seq.prompt.len() > 1 {
             true => then.max(1),
@@ -281,7 +308,7 @@ impl ModelHook for Model {
             prefixes,
             conversations,
         } = &self.memory;
-        if self.slides() {
+        if self.starts_anew().is_some() {
             return Ok(0);
         }
         let mut state = seq.state::<Sequence>()?;
@@ -336,6 +363,14 @@ impl ModelHook for Model {
     }
 
     fn prompts(&self) -> PromptPolicy {
-        self.prompts
+        // Upstream's recurrent layers read one prompt at a time; a pass of less than a prompt is a pass of one.
+        let tokens = match self.whole_prompts {
+            true => 1,
+            false => self.prompts.tokens,
+        };
+        PromptPolicy {
+            tokens,
+            ..self.prompts
+        }
     }
 }

@@ -2,13 +2,16 @@
 
 use std::{
     fmt,
-    sync::{Arc, Weak},
+    sync::{Arc, PoisonError, Weak},
 };
 
 use candle_core::{Result, Tensor};
 
 use super::{of, pass, HookedSequence, ModelHook, ModelInfo};
-use crate::{kv_cache::KvCache, sequence::Sequence};
+use crate::{
+    kv_cache::{EitherCache, HybridCache, HybridLayerCache, KvCache},
+    sequence::Sequence,
+};
 
 /// What stands where the runtime's own cache would: a handle, no tensors.
 #[derive(Clone)]
@@ -42,26 +45,87 @@ impl fmt::Debug for HookedCache {
     }
 }
 
+/// Calls `f` with the caches of the layers that attend; `None` for an old-style cache, which has none apart.
+pub(super) fn with_layers<R>(
+    cache: &EitherCache,
+    f: impl FnOnce(&mut [&mut KvCache]) -> R,
+) -> Option<R> {
+    match cache {
+        EitherCache::Normal(cache) => {
+            let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
+            Some(f(&mut cache.0.iter_mut().collect::<Vec<_>>()))
+        }
+        EitherCache::Hybrid(cache) => {
+            let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
+            Some(f(&mut attending(&mut cache).collect::<Vec<_>>()))
+        }
+        EitherCache::Full(_) => None,
+    }
+}
+
+/// The caches of a hybrid model's layers that attend.
+fn attending(cache: &mut HybridCache) -> impl Iterator<Item = &mut KvCache> {
+    let layers = cache.caches.iter_mut();
+    layers.filter_map(HybridLayerCache::as_kv_cache_mut)
+}
+
 /// Whether the cache is a hooked one; a model's layers are either all hooked or none is.
 pub(crate) fn hooked(caches: &[KvCache]) -> bool {
     matches!(caches.first(), Some(KvCache::Hooked(_)))
 }
 
+/// As [`hooked`], of a model with recurrent layers, which are the runtime's.
+pub(crate) fn hooked_hybrid(cache: &HybridCache) -> bool {
+    let mut layers = cache.caches.iter();
+    let first = layers.find_map(HybridLayerCache::as_kv_cache);
+    matches!(first, Some(KvCache::Hooked(_)))
+}
+
 /// Makes a batch of the sequences, whatever their lengths. False if the model is not hooked.
-pub(crate) fn gather(caches: &mut [KvCache], seqs: &mut [&mut Sequence]) -> bool {
-    if !hooked(caches) {
-        return false;
-    }
-    let batch: Arc<[_]> = seqs
-        .iter_mut()
-        .map(|seq| of(seq).map_or_else(Weak::new, Arc::downgrade))
-        .collect();
+pub(crate) fn gather<'a>(
+    caches: impl IntoIterator<Item = &'a mut KvCache>,
+    seqs: &mut [&mut Sequence],
+) -> bool {
+    let mut batch: Option<Arc<[_]>> = None;
     for cache in caches {
         if let KvCache::Hooked(HookedCache(Held::Layer(layer))) = cache {
+            let batch = batch.get_or_insert_with(|| {
+                let states = seqs.iter_mut().map(|seq| of(seq).map(Arc::downgrade));
+                states.map(Option::unwrap_or_default).collect()
+            });
             layer.batch = batch.clone();
         }
     }
-    true
+    batch.is_some()
+}
+
+/// As [`gather`], of a model with recurrent layers.
+pub(crate) fn gather_hybrid(cache: &mut HybridCache, seqs: &mut [&mut Sequence]) -> bool {
+    gather(attending(cache), seqs)
+}
+
+/// As [`reset`], of a model with recurrent layers; prompts that are about to run begin with empty states. Upstream empties
+/// those of every sequence, the ones that decode included, and takes their places from them.
+pub(crate) fn reset_hybrid(
+    cache: &mut HybridCache,
+    seqs: &mut [&mut Sequence],
+    start: bool,
+) -> bool {
+    if !start {
+        return gather_hybrid(cache, &mut []);
+    }
+    let hooked = gather_hybrid(cache, seqs);
+    for seq in seqs.iter_mut().filter(|_| hooked) {
+        let Some(place) = seq.recurrent_state_idx() else {
+            continue;
+        };
+        if let Err(error) = cache.reset_seq(place) {
+            if let Some(state) = of(seq) {
+                state.fail(error.to_string());
+            }
+        }
+    }
+    hooked
 }
 
 /// Forgets the last batch and, if `start`, makes one of prompts that are about to run. False if not hooked.

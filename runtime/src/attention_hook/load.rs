@@ -2,12 +2,26 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{cache::HookedCache, current, info, AttentionHook};
+use serde_json::Value;
+
+use super::{
+    cache::{with_layers, HookedCache},
+    current, info, AttentionHook,
+};
 use crate::{
-    kv_cache::{EitherCache, KvCache, NormalCache},
+    kv_cache::{KvCache, NormalCache},
     pipeline::{CacheManagerMixin, MetadataMixin, ModelKind},
     PagedAttentionConfig,
 };
+
+/// Multimodal models whose text goes the hook's way; requests with anything else are refused.
+const TEXT_OF_MULTIMODAL: [&str; 5] = [
+    "Gemma3ForCausalLM",
+    "Gemma3ForConditionalGeneration",
+    "Mistral3ForConditionalGeneration",
+    "Qwen2_5_VLForConditionalGeneration",
+    "Qwen3VLForConditionalGeneration",
+];
 
 /// Refuses to load what would silently run without the hook.
 pub(crate) fn refuse(what: &str) -> anyhow::Result<()> {
@@ -43,6 +57,40 @@ pub(crate) fn for_load(
     Ok(Some(hook))
 }
 
+/// As [`for_load`], for a multimodal model of that config.json.
+pub(crate) fn for_multimodal(
+    kind: &ModelKind,
+    config: &str,
+    paged: &mut Option<PagedAttentionConfig>,
+) -> anyhow::Result<Option<Arc<dyn AttentionHook>>> {
+    let hook = for_load(kind, false, paged)?;
+    let settings = settings(config);
+    let class = architecture(&settings);
+    if hook.is_some() && !TEXT_OF_MULTIMODAL.contains(&class) {
+        refuse(&format!("the multimodal class {class:?}"))?;
+    }
+    Ok(hook)
+}
+
+fn settings(config: &str) -> Value {
+    serde_json::from_str(config).unwrap_or_default()
+}
+
+fn architecture(settings: &Value) -> &str {
+    settings["architectures"][0].as_str().unwrap_or_default()
+}
+
+/// The window of a Qwen 2 layer, which upstream has in no cache: it masks prompts in all layers, whatever the settings say.
+fn window_of_qwen2(settings: &Value, layer: usize) -> Option<usize> {
+    let number = |key: &str| usize::try_from(settings[key].as_u64()?).ok();
+    if architecture(settings) != "Qwen2ForCausalLM" || settings["use_sliding_window"] != true {
+        return None;
+    }
+    // As published ones have it where the settings do not.
+    let first = number("max_window_layers").unwrap_or(28);
+    number("sliding_window").filter(|_| layer >= first)
+}
+
 /// The caches of a model whose even layers slide; upstream gives its others a window too, which a hook must not see.
 pub(crate) fn alternating(
     caches: Arc<Mutex<NormalCache>>,
@@ -57,41 +105,44 @@ pub(crate) fn alternating(
     caches
 }
 
-/// Puts the hook into every layer of a loaded model, or refuses the model with the reason.
+/// Puts the hook into every attending layer of a loaded model of that config.json, or refuses the model with the reason.
 pub(crate) fn install<P: CacheManagerMixin + MetadataMixin>(
     hook: Option<&Arc<dyn AttentionHook>>,
     pipeline: &P,
+    config_json: &str,
 ) -> anyhow::Result<()> {
     let Some(hook) = hook else { return Ok(()) };
-    let EitherCache::Normal(cache) = pipeline.cache() else {
-        return refuse("a model with recurrent layers or an old-style cache");
-    };
+    let settings = settings(config_json);
     let metadata = pipeline.get_metadata();
     let Some(config) = metadata.model_metadata.as_ref() else {
         return refuse("a model that does not tell its attention's shape");
     };
-    if config.k_head_dim() != config.v_head_dim() {
-        return refuse(
-            "a model whose keys and values differ in size (multi-head latent attention)",
-        );
+    if config.v_head_dim() > config.k_head_dim() {
+        return refuse("a model whose values are larger than its keys");
     }
-    let caches = &mut cache.lock().unwrap_or_else(PoisonError::into_inner).0;
     let context = metadata.max_seq_len;
-    let mut windows = Vec::with_capacity(caches.len());
-    for (layer, cache) in caches.iter().enumerate() {
-        windows.push(match cache {
-            KvCache::Normal { .. } => None,
+    let recurrent = pipeline.cache().is_hybrid();
+    // Rotary factors of long prompts are others than those of short ones.
+    let by_length = !settings["rope_scaling"]["long_factor"].is_null();
+    let installed = with_layers(pipeline.cache(), |caches| {
+        let mut windows = Vec::with_capacity(caches.len());
+        for (layer, cache) in caches.iter().enumerate() {
+            let window = match cache {
+                KvCache::Normal { .. } => window_of_qwen2(&settings, layer),
+                KvCache::Rotating { k, .. } => Some(k.max_seq_len),
+                KvCache::Shared { .. } | KvCache::Hooked(_) => {
+                    return refuse(&format!("layer {layer} (its cache is shared)"))
+                }
+            };
             // A window that covers the whole context never hides anything.
-            KvCache::Rotating { k, .. } => Some(k.max_seq_len).filter(|window| *window < context),
-            KvCache::Shared { .. } | KvCache::Hooked(_) => {
-                return refuse(&format!("layer {layer} (its cache is shared)"))
-            }
-        });
-    }
-    let model = info(&**config, windows.into(), context);
-    let hook = hook.attach(&model)?;
-    for (layer, cache) in caches.iter_mut().enumerate() {
-        *cache = KvCache::Hooked(HookedCache::of_layer(hook.clone(), layer, model.clone()));
-    }
-    Ok(())
+            windows.push(window.filter(|window| *window < context));
+        }
+        let model = info(&**config, windows.into(), context, recurrent || by_length);
+        let hook = hook.attach(&model)?;
+        for (layer, cache) in caches.iter_mut().enumerate() {
+            **cache = KvCache::Hooked(HookedCache::of_layer(hook.clone(), layer, model.clone()));
+        }
+        Ok(())
+    });
+    installed.unwrap_or_else(|| refuse("a model with an old-style cache"))
 }

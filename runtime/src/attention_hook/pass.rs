@@ -7,14 +7,23 @@ use std::{
     sync::Arc,
 };
 
-use candle_core::{Device, Result, Tensor, TensorId};
+use candle_core::{DType, Device, Result, Tensor, TensorId, D};
 
 use super::{cache::LayerCache, of, AttendCx, HookedSequence};
 use crate::{attention::SdpaParams, sequence::Sequence};
 
 struct Pending {
     id: TensorId,
+    dims: Vec<usize>,
+    dtype: DType,
     cache: LayerCache,
+}
+
+impl Pending {
+    /// Whether these keys are the armed ones, or them in another element type.
+    fn is_for(&self, k: &Tensor) -> bool {
+        self.id == k.id() || (self.dtype != k.dtype() && self.dims == k.dims())
+    }
 }
 
 thread_local! {
@@ -31,6 +40,8 @@ pub(super) fn arm(k: &Tensor, cache: &LayerCache) -> Result<()> {
         None => {
             *pending = Some(Pending {
                 id: k.id(),
+                dims: k.dims().to_vec(),
+                dtype: k.dtype(),
                 cache: cache.clone(),
             });
             Ok(())
@@ -45,11 +56,22 @@ pub(crate) fn attend_pending(
     v: &Tensor,
     params: &SdpaParams,
 ) -> Result<Option<Tensor>> {
-    let Some(Pending { cache, .. }) =
-        PENDING.with_borrow_mut(|pending| pending.take_if(|armed| armed.id == k.id()))
+    let Some(Pending { cache, dtype, .. }) =
+        PENDING.with_borrow_mut(|pending| pending.take_if(|armed| armed.is_for(k)))
     else {
         return Ok(None);
     };
+    // Models that attend in another type than they compute in have widened what they computed: nothing is lost.
+    let attended_in = q.dtype();
+    let (q, k) = (&q.to_dtype(dtype)?, &k.to_dtype(dtype)?);
+    // Latent attention has shorter values than keys. Zeros fill them up: they are held, and counted, as keys are.
+    let (key_dim, value_dim) = (k.dim(D::Minus1)?, v.dim(D::Minus1)?);
+    let mut v = v.to_dtype(dtype)?;
+    if value_dim < key_dim {
+        v = v
+            .pad_with_zeros(D::Minus1, 0, key_dim - value_dim)?
+            .contiguous()?;
+    }
     let layer = cache.layer;
     let window = cache.model.windows[layer];
     // A window that the cache does not have hides nothing: it covers the context, or the model does not use it.
@@ -62,13 +84,18 @@ pub(crate) fn attend_pending(
         model: &cache.model,
         q,
         k,
-        v,
+        v: &v,
         softmax_scale: params.softmax_scale,
         softcap: params.softcap,
         window,
         sinks: params.sinks.as_ref(),
     };
-    attend(&cache, &cx, &seqs).map(Some)
+    let out = attend(&cache, &cx, &seqs)?;
+    let out = match value_dim < key_dim {
+        true => out.narrow(D::Minus1, 0, value_dim)?,
+        false => out,
+    };
+    out.to_dtype(attended_in).map(Some)
 }
 
 /// The hook's attention for those sequences that have not failed; a failure stays with its sequence, whose output is

@@ -121,7 +121,10 @@ pub(crate) fn bucket(
     let (mut prompts, mut decoding): (Vec<_>, Vec<_>) =
         running.into_iter().partition(Sequence::is_prompt);
     // Raw logits are those of the whole prompt.
-    let whole = !policy.interleave || prompts.first().is_some_and(|seq| seq.return_raw_logits);
+    let whole = !policy.interleave
+        || prompts.first_mut().is_some_and(|seq| {
+            seq.return_raw_logits || of(seq).is_some_and(|state| state.is_whole())
+        });
     let most = if whole {
         usize::MAX
     } else {

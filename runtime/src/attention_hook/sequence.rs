@@ -25,6 +25,8 @@ pub struct HookedSequence {
     failure: OnceLock<String>,
     /// Whether the hook was asked how much of the prompt it knows.
     resumed: AtomicBool,
+    /// Whether the prompt must run whole.
+    whole: bool,
     /// Whether the pass at hand runs tokens that are no part of the sequence.
     aside: AtomicBool,
     /// Nanoseconds that the prompt's earlier pieces took.
@@ -61,6 +63,12 @@ impl HookedSequence {
             Ok(NextPass::Aside(tokens)) if tokens.is_empty() => {
                 Err("attention hook: a pass of no tokens".into())
             }
+            Ok(NextPass::Aside(_)) if self.whole => {
+                Err("attention hook: prompts of this model run whole, and once".into())
+            }
+            Ok(NextPass::Prompt(some)) if self.whole && some < self.info.prompt.len() => {
+                Err("attention hook: prompts of this model run whole".into())
+            }
             Ok(next) => Ok(next),
             Err(error) => Err(error.to_string()),
         };
@@ -76,7 +84,7 @@ impl HookedSequence {
 
     /// Tokens of the prompt that are still to run; asks the hook, once, how many it knows from elsewhere.
     pub(super) fn remaining(&self) -> usize {
-        if !self.resumed.swap(true, Ordering::AcqRel) {
+        if !self.resumed.swap(true, Ordering::AcqRel) && !self.whole {
             let last = self.info.prompt.len().saturating_sub(1);
             match self.hook.resume(self) {
                 Ok(known) if known <= last => {
@@ -90,6 +98,11 @@ impl HookedSequence {
             }
         }
         self.info.prompt.len().saturating_sub(self.seen(0))
+    }
+
+    /// Whether the prompt must run in one pass ([`super::ModelInfo::whole_prompts`]).
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// Adds the time of one of the prompt's pieces, and returns that of all so far.
@@ -124,6 +137,9 @@ pub(crate) fn begin(pipeline: &dyn Pipeline, seq: &mut Sequence, request_id: usi
     let Some(LayerCache { hook, model, .. }) = first_layer(pipeline) else {
         return Ok(());
     };
+    if seq.has_images() || seq.has_audios() || seq.has_videos() {
+        candle_core::bail!("attention hook: images, audio and video are not supported; ask with text alone, or load the model without a hook");
+    }
     let info = SeqInfo {
         seq_id: *seq.id(),
         request_id,
@@ -136,6 +152,7 @@ pub(crate) fn begin(pipeline: &dyn Pipeline, seq: &mut Sequence, request_id: usi
         seen: (0..model.layers).map(|_| AtomicUsize::new(0)).collect(),
         failure: OnceLock::new(),
         resumed: AtomicBool::new(false),
+        whole: model.whole_prompts,
         aside: AtomicBool::new(false),
         prompt_nanos: AtomicU64::new(0),
         state: Mutex::new(state),

@@ -67,7 +67,7 @@ fn with_the_feature_only_patched_files_differ() {
     }
     assert_eq!(changed(&pristine, out.path()), expected);
     assert!(
-        lines < 200,
+        lines < 300,
         "{lines} added lines: the patches are no longer small"
     );
     // A second run touches nothing, so that builds stay incremental.
