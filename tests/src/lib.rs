@@ -16,7 +16,9 @@ mod readers {
 pub use allocator::Counting;
 pub use hook::{Watch, Watched};
 pub use page::assert_self_contained;
-pub use random_model::{Family, HEAD_DIM, KV_HEADS, LAYERS, random_llama, random_model};
+pub use random_model::{
+    Family, HEAD_DIM, KV_HEADS, LAYERS, random_llama, random_model, random_model_with, widen_values,
+};
 
 use headkv_engine::{Attention, Engine, LoadOptions};
 use headkv_plugin::Compression;

@@ -1,5 +1,5 @@
 //! What the project does, one file per behaviour. They are one program, because each program of tests links the whole runtime:
-//! `cargo test --release --workspace --test behaviour windows::` runs one of them. Tests that count what is allocated have a
+//! `cargo test --release --workspace --test behaviour families::` runs one of them. Tests that count what is allocated have a
 //! program of their own, and so has the load on the server.
 
 // Parts of the runtime's build script.
@@ -18,6 +18,7 @@ mod compressed_generation;
 mod continued;
 mod conversations;
 mod endpoint;
+mod families;
 mod gguf;
 mod head_scoring;
 mod hostile_models;
@@ -42,6 +43,7 @@ mod refused_features;
 mod refused_models;
 mod report;
 mod resume;
+mod rotary_factors;
 mod same_as_upstream;
 mod sampling;
 mod score_files;
@@ -55,4 +57,3 @@ mod turns;
 mod two_models;
 mod upstream_dry_run;
 mod watched;
-mod windows;

@@ -1,7 +1,9 @@
 //! Models that cannot be hooked are refused when they load, in one line that names the reason.
 
-use headkv_engine::{Attention, Engine, LoadOptions, Request};
+use headkv_engine::{Attention, Device, Engine, LoadOptions, Request};
 use headkv_plugin::{Compression, HeadScores};
+use headkv_tests::{Family, random_model};
+use mistralrs_core::{AudioInput, NormalRequest, RequestMessage, Response, SamplingParams};
 use serde_json::{Value, json};
 use std::{fs, path::Path};
 
@@ -50,6 +52,100 @@ fn a_window_that_covers_the_context_hides_nothing() {
             4
         );
     }
+}
+
+#[test]
+fn multimodal_classes_that_were_not_tried() {
+    let dir = tempfile::tempdir().unwrap();
+    for class in [
+        "LlavaForConditionalGeneration",
+        "Llama4ForConditionalGeneration",
+        "Gemma3nForConditionalGeneration",
+        "Phi4MMForCausalLM",
+    ] {
+        variant(dir.path(), json!({"architectures": [class]}));
+        let message = load(dir.path()).err().unwrap();
+        let expected = format!("the multimodal class \"{class}\" cannot be hooked");
+        assert!(message.contains(&expected), "{message}");
+    }
+}
+
+/// What a multimodal model's engine says to a conversation with a sound in it.
+#[test]
+fn requests_with_more_than_text() {
+    let dir = tempfile::tempdir().unwrap();
+    random_model(dir.path(), Family::Gemma3Vision, 64, 1);
+    let engine = load(dir.path()).unwrap();
+    let text = json!({"MultimodalChat": {
+        "messages": [{"role": {"Left": "user"}, "content": {"Left": "What do you hear?"}}],
+        "enable_thinking": null,
+    }});
+    let mut message: RequestMessage = serde_json::from_value(text).unwrap();
+    if let RequestMessage::MultimodalChat { audios, .. } = &mut message {
+        audios.push(AudioInput {
+            samples: vec![0.0; 100],
+            sample_rate: 16_000,
+            channels: 1,
+        });
+    }
+    let (response, mut answer) = tokio::sync::mpsc::channel(10);
+    let sampling = SamplingParams::deterministic();
+    let id = engine.mistral().next_request_id();
+    let request = NormalRequest::new_simple(message, sampling, response, id, None, None);
+    let sender = engine.mistral().get_sender(None).unwrap();
+    let request = mistralrs_core::Request::Normal(Box::new(request));
+    sender.blocking_send(request).unwrap();
+    let refused = match answer.blocking_recv() {
+        Some(Response::ValidationError(e) | Response::InternalError(e)) => e.to_string(),
+        _ => panic!("a request with audio was not refused"),
+    };
+    assert!(
+        refused.contains("images, audio and video are not supported"),
+        "{refused}"
+    );
+    // Text goes on.
+    let text = Request::new((300..400).collect(), 4);
+    assert_eq!(engine.generate(&[text]).unwrap()[0].tokens.len(), 4);
+}
+
+#[test]
+fn prompts_that_would_run_twice_or_in_parts_where_they_run_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    random_model(dir.path(), Family::Qwen3Next, 64, 1);
+    let kvzip = Compression {
+        ranking: Some("kvzip".into()),
+        ..Compression::new("snapkv", 32)
+    };
+    let attention = Attention::Compressed(kvzip);
+    let refused = Engine::load(LoadOptions::new(dir.path()), attention).err();
+    let message = refused.unwrap().to_string();
+    assert!(
+        message.contains("the ranking kvzip reads a prompt twice") && !message.contains('\n'),
+        "{message}"
+    );
+    let engine = load(dir.path()).unwrap();
+    let apart = Request {
+        then: vec![300, 301],
+        ..Request::new((300..400).collect(), 4)
+    };
+    let message = engine.generate(&[apart]).unwrap_err().to_string();
+    assert!(
+        message.contains("prompts of this model run whole"),
+        "{message}"
+    );
+}
+
+#[test]
+fn sinks_on_a_gpu() {
+    let dir = tempfile::tempdir().unwrap();
+    random_model(dir.path(), Family::GptOss, 64, 1);
+    let options = LoadOptions {
+        device: Device::Cuda(0),
+        ..LoadOptions::new(dir.path())
+    };
+    let attention = Attention::Compressed(Compression::new("snapkv", 32));
+    let message = Engine::load(options, attention).err().unwrap().to_string();
+    assert!(message.contains("has attention sinks"), "{message}");
 }
 
 #[test]
