@@ -27,6 +27,40 @@ def old_names(file):
     file.write_text(json.dumps(config, indent=2))
 
 
+def from_scores(fields):
+    """The tokenizer of a file that has scores and no merges (SentencePiece), in the only form that mistral.rs reads: what makes
+    a token is merged the earlier, the higher the token's score."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    value = lambda name: fields[f"tokenizer.ggml.{name}"].contents()
+    tokens, scores, kinds = value("tokens"), value("scores"), value("token_type")
+    ids = {token: at for at, token in enumerate(tokens)}
+    merges = []
+    for token, score, kind in zip(tokens, scores, kinds):
+        if kind != 1:
+            continue
+        parts = ((token[:cut], token[cut:]) for cut in range(1, len(token)))
+        known = sorted((pair for pair in parts if pair[0] in ids and pair[1] in ids), key=lambda pair: [ids[x] for x in pair])
+        merges += [(-score, pair) for pair in known]
+    merges.sort(key=lambda merge: merge[0])
+    unknown = tokens[value("unknown_token_id")]
+    made = Tokenizer(models.BPE(ids, [pair for _, pair in merges], unk_token=unknown, fuse_unk=True, byte_fallback=True))
+    made.normalizer = normalizers.Replace(" ", "▁")
+    made.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    for kind, special in ((3, True), (4, False)):
+        added = [AddedToken(t, special=special, normalized=False) for t, k in zip(tokens, kinds) if k == kind]
+        (made.add_special_tokens if special else made.add_tokens)(added)
+    named = {name: tokens[value(f"{of}_token_id")] for name, of in
+             (("bos_token", "bos"), ("eos_token", "eos"), ("pad_token", "padding")) if f"tokenizer.ggml.{of}_token_id" in fields}
+    if value("add_bos_token"):
+        first = named["bos_token"]
+        made.post_processor = processors.TemplateProcessing(
+            f"{first} $A", f"{first} $A {first} $B", [(first, ids[first])])
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token=unknown, **named)
+
+
 def main():
     if len(sys.argv) != 3 or sys.argv[1].startswith("-"):
         print(__doc__, file=sys.stderr)
@@ -41,7 +75,7 @@ def main():
         import torch
         from tokenizers import decoders
         from transformers import AutoModelForCausalLM, AutoTokenizer
-        import gguf  # noqa: F401  transformers asks for it
+        import gguf
     except ImportError as missing:
         print(f"{missing}; install torch, transformers and gguf with pip", file=sys.stderr)
         return 2
@@ -53,12 +87,16 @@ def main():
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(draft)
-    tokenizer = AutoTokenizer.from_pretrained(**where)
-    # The file says which token ends an answer; transformers does not always read it.
-    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(model.config.eos_token_id)
-    # Nor does it always know that tokens are bytes.
-    if any(token.startswith("Ġ") for token in tokenizer.get_vocab()):
-        tokenizer.backend_tokenizer.decoder = decoders.ByteLevel()
+    fields = gguf.GGUFReader(file).fields
+    if "tokenizer.ggml.merges" not in fields:
+        tokenizer = from_scores(fields)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(**where)
+        # The file says which token ends an answer; transformers does not always read it.
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(model.config.eos_token_id)
+        # Nor does it always know that tokens are bytes.
+        if any(token.startswith("Ġ") for token in tokenizer.get_vocab()):
+            tokenizer.backend_tokenizer.decoder = decoders.ByteLevel()
     tokenizer.save_pretrained(draft)
     old_names(draft / "config.json")
     draft.rename(folder)
