@@ -202,6 +202,23 @@ fn an_interrupted_call_is_gone_on_with() {
 }
 
 #[test]
+fn what_came_whole_before_a_crash_does_not_come_again() {
+    let (server, dir) = (with_longbench(), tempfile::tempdir().unwrap());
+    let folder = dir.path().join("longbench");
+    fs::create_dir(&folder).unwrap();
+    let bytes = server.bytes(ZIP);
+    fs::write(folder.join("data.zip.part"), &bytes).unwrap();
+    let tag = format!("\"{}-0\"", bytes.len());
+    fs::write(folder.join("data.zip.part.tag"), tag).unwrap();
+    all(&options(What::Longbench, dir.path()), &server.sources());
+    let asked = server.asked();
+    let zip: Vec<_> = asked.iter().filter(|asked| asked.path == ZIP).collect();
+    assert_eq!(zip.len(), 1, "{asked:?}");
+    assert_eq!(zip[0].from, Some(bytes.len()));
+    assert_eq!(leftovers(&folder), [""; 0]);
+}
+
+#[test]
 fn what_changed_since_the_cut_comes_whole() {
     let (server, dir) = (with_longbench(), tempfile::tempdir().unwrap());
     let (asked, sources) = (options(What::Longbench, dir.path()), server.sources());
