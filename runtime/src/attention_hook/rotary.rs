@@ -1,8 +1,8 @@
 //! Positions and rotary embeddings: of a batch whose sequences stand at different positions, and of a hooked model on a GPU.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, sync::OnceLock};
 
-use candle_core::{Result, Tensor, TensorId};
+use candle_core::{DType, Result, Tensor, TensorId};
 
 use super::pass;
 use crate::{kv_cache::EitherCache, layers_masker::PastKvLenCache};
@@ -61,7 +61,7 @@ pub(crate) fn rotate(
 ) -> Result<Option<(Tensor, Tensor)>> {
     let (batch, _, tokens, _) = q.dims4()?;
     let one_type = [k.dtype(), cos.dtype(), sin.dtype()] == [q.dtype(); 3];
-    if !(pass::runs() && q.device().is_cuda() && one_type) {
+    if !(pass::runs() && q.device().is_cuda() && one_type && turns_alike(cos, sin, is_gpt_neox)?) {
         return Ok(None);
     }
     let (cos, sin) = if batch == 1 {
@@ -86,6 +86,44 @@ pub(crate) fn rotate(
         x.reshape((batch, tokens, heads, elements))?.transpose(1, 2)
     };
     Ok(Some((by_head(turned_q)?, by_head(turned_k)?)))
+}
+
+/// Whether the kernel for embedding in place does what the runtime's other one does, for more query heads than key heads, which
+/// upstream does not use it for: tried once for each of the two orders of elements.
+fn turns_alike(cos: &Tensor, sin: &Tensor, is_gpt_neox: bool) -> Result<bool> {
+    static ALIKE: [OnceLock<bool>; 2] = [OnceLock::new(), OnceLock::new()];
+    let known = &ALIKE[usize::from(is_gpt_neox)];
+    if let Some(alike) = known.get() {
+        return Ok(*alike);
+    }
+    let (tokens, elements) = (cos.dim(0)?.min(5), 2 * cos.dim(1)?);
+    let rows = |table: &Tensor| table.narrow(0, cos.dim(0)? - tokens, tokens);
+    let (cos, sin) = (rows(cos)?, rows(sin)?);
+    let random = |heads| {
+        let x = Tensor::rand(-1f32, 1f32, (1, heads, tokens, elements), cos.device())?;
+        x.to_dtype(cos.dtype())
+    };
+    let (q, k) = (random(6)?, random(2)?);
+    let rope = match is_gpt_neox {
+        true => candle_nn::rotary_emb::rope,
+        false => candle_nn::rotary_emb::rope_i,
+    };
+    let mut alike = true;
+    let by_token = |x: &Tensor| x.transpose(1, 2)?.contiguous()?.flatten(0, 1);
+    let (turned_q, turned_k) = (by_token(&q)?, by_token(&k)?);
+    mistralrs_quant::rotary::apply_rotary_inplace(&turned_q, &turned_k, &cos, &sin, is_gpt_neox)?;
+    for (x, turned) in [(&q, turned_q), (&k, turned_k)] {
+        let expected = by_token(&rope(x, &cos, &sin)?)?.to_dtype(DType::F32)?;
+        let apart = (expected - turned.to_dtype(DType::F32)?)?
+            .abs()?
+            .max_all()?;
+        // A bf16 has 8 bits, and the sum of two products of numbers up to 1 is at most 2.
+        alike &= apart.to_scalar::<f32>()? <= 2.0 / 64.0;
+    }
+    if !alike {
+        tracing::warn!("queries and keys are not embedded in place: the kernel for it does something else on this GPU");
+    }
+    Ok(*known.get_or_init(|| alike))
 }
 
 /// Embeds each row of a batch apart, by the table of its own length: the longest sequence of a batch would decide for all.
