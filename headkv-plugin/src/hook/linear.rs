@@ -9,12 +9,10 @@ use std::sync::Arc;
 /// by a kernel for the few rows of generated tokens; no part of the compression.
 ///
 /// On the CPU its sums are the same however many sequences decode together.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Panels;
-
-/// The layers of the models that load in one scope.
-#[derive(Default)]
-struct Layers {
+///
+/// One of it is for the layers of one model.
+#[derive(Clone, Default)]
+pub struct Panels {
     #[cfg(feature = "cuda")]
     siblings: Arc<crate::cuda::Siblings>,
 }
@@ -22,16 +20,16 @@ struct Layers {
 impl Panels {
     /// Calls `load`; the model that loads in it, on this thread, takes these layers.
     pub fn scope<R>(load: impl FnOnce() -> R) -> R {
-        sync_scope(Arc::new(Layers::default()), load)
+        sync_scope(Arc::new(Self::default()), load)
     }
 
     /// Awaits `load`; the model that loads in it takes these layers.
     pub async fn scope_async<F: Future>(load: F) -> F::Output {
-        scope(Arc::new(Layers::default()), load).await
+        scope(Arc::new(Self::default()), load).await
     }
 }
 
-impl LinearHook for Layers {
+impl LinearHook for Panels {
     fn linear(&self, weight: &Tensor) -> Result<Option<Box<dyn Module + Send + Sync>>> {
         #[cfg(feature = "cuda")]
         if let Some(linear) = crate::cuda::Linear::new(weight, &self.siblings)? {

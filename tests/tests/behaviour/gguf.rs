@@ -123,12 +123,12 @@ impl LinearHook for Counting {
         weight: &Tensor,
     ) -> candle_core::Result<Option<Box<dyn Module + Send + Sync>>> {
         self.others.fetch_add(1, Relaxed);
-        Panels.linear(weight)
+        Panels::default().linear(weight)
     }
 
     fn quantized(&self, weight: &QTensor) -> candle_core::Result<Option<Arc<dyn Quantized>>> {
         self.quantized.fetch_add(1, Relaxed);
-        Panels.quantized(weight)
+        Panels::default().quantized(weight)
     }
 }
 
