@@ -40,7 +40,13 @@ pub fn of(family: Family, base: &Value, window: usize) -> Value {
 /// What is particular of a family's text model.
 fn own(family: Family, window: usize) -> Value {
     let alternating = |first: &str, second: &str| -> Vec<String> {
-        let kind = |layer: usize| if layer.is_multiple_of(2) { first } else { second };
+        let kind = |layer: usize| {
+            if layer.is_multiple_of(2) {
+                first
+            } else {
+                second
+            }
+        };
         (0..LAYERS).map(|layer| kind(layer).to_string()).collect()
     };
     let latent = json!({
