@@ -7,8 +7,9 @@ mod client;
 mod key;
 
 use crate::{Backend, Completion, Error, Failure, Job, Variant, guard};
-use backoff::Backoff;
+use backoff::{Backoff, TICK};
 use client::{Attempt, Client, Question};
+pub(crate) use client::{certificates, unreachable};
 use std::{
     sync::{
         Arc,
@@ -16,7 +17,7 @@ use std::{
         mpsc::{RecvTimeoutError, channel},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 pub use key::{Key, VARIABLE};
@@ -58,9 +59,6 @@ impl Options {
         }
     }
 }
-
-/// How often a wait looks whether the run is to end.
-const TICK: Duration = Duration::from_millis(50);
 
 /// The most requests at the same time.
 const MOST_CONCURRENT: usize = 1024;
@@ -126,18 +124,6 @@ impl<'a> Endpoint<'a> {
             }
         }
     }
-
-    /// Waits; false if the run is to end.
-    fn wait(&self, time: Duration) -> bool {
-        let end = Instant::now() + time;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            if self.stopped() || left.is_zero() {
-                return !self.stopped();
-            }
-            thread::sleep(left.min(TICK));
-        }
-    }
 }
 
 impl Backend for Endpoint<'_> {
@@ -155,7 +141,7 @@ impl Backend for Endpoint<'_> {
                 None => return Err(Failure::Stopped),
                 Some(Ok(completion)) => return Ok(completion),
                 Some(Err(attempt)) if attempt.again && left > 0 => {
-                    if !self.wait(backoff.wait(attempt.after)) {
+                    if !backoff::pause(backoff.wait(attempt.after), || self.stopped()) {
                         return Err(Failure::Stopped);
                     }
                     left -= 1;

@@ -7,13 +7,10 @@ Decoding: BatchDecodeWithPagedKVCacheWrapper (pages of 16 tokens), over full cac
 making each stored head a request of its own, which is how a library without ragged heads can be given them. Its plan is
 made before the clock starts, as ours; of its kernels with and without tensor cores the faster one counts. Prompts: single_prefill_with_kv_cache, causal. Medians over graph replays.
 """
-import sys
-from collections import defaultdict
-
 import torch
 import flashinfer
 
-from torch_rows import DIM, HEADS, KV_HEADS, LAYERS, microseconds, random
+from torch_rows import DIM, HEADS, KV_HEADS, LAYERS, measure, microseconds, random
 
 PAGE = 16
 
@@ -68,23 +65,5 @@ def prompt():
             print(f"| {dim} | {tokens} | {us / 1e3:.2f} | {2 * tokens**2 * dim * HEADS / us / 1e6:.0f} |", flush=True)
 
 
-def main(path):
-    capacities = defaultdict(list)
-    with open(path) as file:
-        for line in file:
-            mode, capacity, _, *heads = line.split()
-            capacities[mode, int(capacity)].append(list(map(int, heads)))
-    print(f"FlashInfer {flashinfer.__version__}, PyTorch {torch.__version__}")
-    for part in (full_cache, lambda: ragged(capacities), prompt):
-        try:
-            with torch.no_grad():
-                part()
-        except Exception as error:
-            print(f"not measured: {type(error).__name__}: {str(error).splitlines()[0]}")
-        torch.cuda.empty_cache()
-
-
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    main(sys.argv[1])
+    measure(f"FlashInfer {flashinfer.__version__}, PyTorch {torch.__version__}", full_cache, ragged, prompt)

@@ -75,14 +75,17 @@ def prompt():
             print(f"| {dim} | {tokens} | {us / 1e3:.2f} | {2 * tokens**2 * dim * HEADS / us / 1e6:.0f} |", flush=True)
 
 
-def main(path):
+def measure(library, full_cache, ragged, prompt):
+    """Prints all rows of a library, over the capacities that the command line names; what fails is a line of its own."""
+    if len(sys.argv) != 2:
+        sys.exit(sys.modules["__main__"].__doc__)
     capacities = defaultdict(list)
-    with open(path) as file:
+    with open(sys.argv[1]) as file:
         for line in file:
             mode, capacity, _, *heads = line.split()
             capacities[mode, int(capacity)].append(list(map(int, heads)))
-    print(f"PyTorch {torch.__version__}")
-    for part in (lambda: full_cache(), lambda: variable_length(capacities), prompt):
+    print(library)
+    for part in (full_cache, lambda: ragged(capacities), prompt):
         try:
             with torch.no_grad():
                 part()
@@ -92,6 +95,4 @@ def main(path):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    main(sys.argv[1])
+    measure(f"PyTorch {torch.__version__}", full_cache, variable_length, prompt)

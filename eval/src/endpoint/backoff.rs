@@ -1,6 +1,12 @@
 //! How long to wait before a request is sent again.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+/// How often a wait looks whether it is to end.
+pub const TICK: Duration = Duration::from_millis(50);
 
 /// Waits that double, or last as long as the server asks for; none is longer than `longest`.
 pub struct Backoff {
@@ -22,6 +28,18 @@ impl Backoff {
         let wait = self.next.max(asked.unwrap_or_default()).min(self.longest);
         self.next = (self.next * 2).min(self.longest);
         wait
+    }
+}
+
+/// Waits; false if `stopped` says that it is to end.
+pub fn pause(time: Duration, stopped: impl Fn() -> bool) -> bool {
+    let end = Instant::now() + time;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if stopped() || left.is_zero() {
+            return !stopped();
+        }
+        thread::sleep(left.min(TICK));
     }
 }
 

@@ -37,12 +37,7 @@ impl Client {
             .http_status_as_error(false)
             // A redirect would turn the question into a request for a page.
             .max_redirects(0)
-            // The system's certificates: those of a cluster are often signed by its own authority.
-            .tls_config(
-                TlsConfig::builder()
-                    .root_certs(RootCerts::PlatformVerifier)
-                    .build(),
-            );
+            .tls_config(certificates());
         Ok(Self {
             base: address::base(&options.url)?,
             agent: config.build().into(),
@@ -134,8 +129,15 @@ impl Client {
     }
 }
 
+/// The system's certificates: those of a cluster are often signed by its own authority.
+pub(crate) fn certificates() -> TlsConfig {
+    TlsConfig::builder()
+        .root_certs(RootCerts::PlatformVerifier)
+        .build()
+}
+
 /// Whether a request did not even reach a server.
-fn unreachable(error: &ureq::Error) -> bool {
+pub(crate) fn unreachable(error: &ureq::Error) -> bool {
     // A certificate that is not trusted comes as data that is invalid.
     use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, InvalidData, NetworkUnreachable};
     match error {

@@ -6,7 +6,7 @@ use super::{
     sums,
     wanted::Wanted,
 };
-use crate::endpoint::backoff;
+use crate::endpoint::{backoff, certificates, unreachable};
 use headkv_files::terminal::one_line;
 use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
@@ -15,7 +15,6 @@ use std::{
 use ureq::{
     Agent, Body,
     http::{HeaderMap, Response, header},
-    tls::{RootCerts, TlsConfig},
 };
 
 /// The most redirects of one request.
@@ -79,12 +78,7 @@ impl<'a> Client<'a> {
             .timeout_per_read(Some(SILENCE))
             .http_status_as_error(false)
             .max_redirects(0)
-            // The system's certificates: those of a company's mirror are often signed by its own authority.
-            .tls_config(
-                TlsConfig::builder()
-                    .root_certs(RootCerts::PlatformVerifier)
-                    .build(),
-            );
+            .tls_config(certificates());
         Self {
             sources,
             agent: config.build().into(),
@@ -123,7 +117,7 @@ impl<'a> Client<'a> {
                 request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
             }
             let response = request.call().map_err(|error| Attempt {
-                dead: is_dead(&error),
+                dead: unreachable(&error),
                 ..Attempt::again(format!("{url}: {}", one_line(&error.to_string())))
             })?;
             digest = digest.or_else(|| linked(response.headers()));
@@ -178,25 +172,4 @@ pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 fn linked(headers: &HeaderMap) -> Option<String> {
     let tag = text(headers, "x-linked-etag")?.trim_matches('"');
     sums::is_digest(tag).then(|| tag.into())
-}
-
-/// Whether nothing answered at all.
-fn is_dead(error: &ureq::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, InvalidData, NetworkUnreachable};
-    match error {
-        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
-        ureq::Error::BadUri(_) | ureq::Error::Tls(_) | ureq::Error::Rustls(_) => true,
-        ureq::Error::Io(why) => {
-            // A certificate that is not trusted comes as data that is invalid.
-            let kinds = [
-                ConnectionRefused,
-                HostUnreachable,
-                InvalidData,
-                NetworkUnreachable,
-            ];
-            // A name that is not known has no kind of its own.
-            kinds.contains(&why.kind()) || why.to_string().starts_with("failed to lookup address")
-        }
-        _ => false,
-    }
 }

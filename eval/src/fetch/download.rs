@@ -8,14 +8,16 @@ use super::{
     sums,
     wanted::Wanted,
 };
-use crate::{endpoint::backoff::Backoff, guard};
+use crate::{
+    endpoint::backoff::{self, Backoff},
+    guard,
+};
 use headkv_files::{Error, whole};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     path::Path,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use ureq::http::{HeaderMap, header};
 
@@ -24,9 +26,6 @@ const RETRIES: u32 = 5;
 
 /// The longest wait between two tries, whatever the server asks for.
 const LONGEST: Duration = Duration::from_secs(60);
-
-/// How often a wait looks whether the call is to end.
-const TICK: Duration = Duration::from_millis(50);
 
 /// Bytes that are read at once.
 const CHUNK: usize = 1 << 16;
@@ -70,7 +69,7 @@ impl Client<'_> {
                 Err(Ended::Attempt(attempt)) if attempt.again && left > 0 && !attempt.dead => {
                     left -= 1;
                     bar.say(&format!("{}; asking again", attempt.why));
-                    if !self.wait(backoff.wait(attempt.after)) {
+                    if !backoff::pause(backoff.wait(attempt.after), || self.stopped()) {
                         return Err(Trouble::Stopped);
                     }
                 }
@@ -178,18 +177,6 @@ impl Client<'_> {
         }
         target.sync_all().map_err(Error::io("write", part))?;
         Ok(digest)
-    }
-
-    /// Waits; false if the call is to end.
-    fn wait(&self, time: Duration) -> bool {
-        let end = Instant::now() + time;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            if self.stopped() || left.is_zero() {
-                return !self.stopped();
-            }
-            thread::sleep(left.min(TICK));
-        }
     }
 }
 

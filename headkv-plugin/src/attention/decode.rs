@@ -340,6 +340,30 @@ mod tests {
         }
     }
 
+    /// Panics where the attention of several new tokens differs from what it is exactly.
+    fn equals(
+        [q, keys, values]: [&[f32]; 3],
+        d: usize,
+        new: usize,
+        window: Option<usize>,
+        sinks: &[f32],
+        exact: &[f32],
+    ) {
+        for level in levels() {
+            let mut out = vec![7.0; q.len()];
+            let unit = DecodeUnit {
+                q,
+                new,
+                window,
+                sinks,
+                segments: vec![Segment { keys, values }],
+                out: &mut out,
+            };
+            attend(level, &mut [unit], d, LogitScale::new(SCALE, None));
+            close(&out, exact, 2e-6);
+        }
+    }
+
     #[test]
     fn a_window_shows_each_new_token_its_last_ones() {
         let (rows, d) = (2, 32);
@@ -360,22 +384,7 @@ mod tests {
                     )
                 })
                 .collect();
-            for level in levels() {
-                let mut out = vec![7.0; q.len()];
-                let unit = DecodeUnit {
-                    q: &q,
-                    new,
-                    window: Some(window),
-                    sinks: &[],
-                    segments: vec![Segment {
-                        keys: &k,
-                        values: &v,
-                    }],
-                    out: &mut out,
-                };
-                attend(level, &mut [unit], d, LogitScale::new(SCALE, None));
-                close(&out, &exact, 2e-6);
-            }
+            equals([&q, &k, &v], d, new, Some(window), &[], &exact);
         }
     }
 
@@ -392,22 +401,7 @@ mod tests {
                 with_sink(q, &k[..end], &v[..end], SCALE, None, sinks[row / new])
             })
             .collect();
-        for level in levels() {
-            let mut out = vec![7.0; q.len()];
-            let unit = DecodeUnit {
-                q: &q,
-                new,
-                window: None,
-                sinks: &sinks,
-                segments: vec![Segment {
-                    keys: &k,
-                    values: &v,
-                }],
-                out: &mut out,
-            };
-            attend(level, &mut [unit], d, LogitScale::new(SCALE, None));
-            close(&out, &exact, 2e-6);
-        }
+        equals([&q, &k, &v], d, new, None, &sinks, &exact);
     }
 
     proptest! {

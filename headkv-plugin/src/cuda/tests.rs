@@ -174,6 +174,34 @@ fn ranking_and_selection_equal_the_cpu() {
     }
 }
 
+/// A ranking's scores on the device and here, which are the CPU's within that part of them.
+fn ranks(
+    gpu: &Cuda,
+    name: &str,
+    shape: &AttentionShape,
+    [q, k, v]: [&Tensor; 3],
+    config: &Compression,
+    within: f32,
+) -> (DeviceScores, selection::Scores) {
+    let ranking = crate::ranking::find(name).unwrap().ranking;
+    let prompt = Observed::new(q, k, v, shape);
+    let on_device = gpu.rank(&prompt, ranking.as_deref(), config).unwrap();
+    let scores = gpu.to_host(&on_device).unwrap();
+    let [q, k, v] = [q, k, v].map(cpu);
+    let prompt = Observed::new(&q, &k, &v, shape);
+    let expected = reference().rank(&prompt, ranking.as_deref(), config);
+    let expected = expected.unwrap();
+    for head in 0..shape.kv_heads {
+        for (a, b) in scores.row(head).iter().zip(expected.row(head)) {
+            assert!(
+                (a - b).abs() <= within * b.abs(),
+                "{name}: {a} instead of {b}"
+            );
+        }
+    }
+    (on_device, scores)
+}
+
 #[test]
 fn rankings_equal_the_cpu() {
     let Some(device) = gpu() else { return };
@@ -190,23 +218,7 @@ fn rankings_equal_the_cpu() {
             pool_after: (pooling == Pooling::Max).then_some(24),
             ..Compression::default()
         };
-        let ranking = crate::ranking::find(name).unwrap().ranking;
-        let prompt = Observed::new(&q, &k, &v, &shape);
-        let on_device = gpu.rank(&prompt, ranking.as_deref(), &config).unwrap();
-        let scores = gpu.to_host(&on_device).unwrap();
-        let [q, k, v] = [&q, &k, &v].map(cpu);
-        let prompt = Observed::new(&q, &k, &v, &shape);
-        let expected = reference()
-            .rank(&prompt, ranking.as_deref(), &config)
-            .unwrap();
-        for head in 0..shape.kv_heads {
-            for (a, b) in scores.row(head).iter().zip(expected.row(head)) {
-                assert!(
-                    (a - b).abs() <= within * b.abs(),
-                    "{name}: {a} instead of {b}"
-                );
-            }
-        }
+        let (on_device, scores) = ranks(&gpu, name, &shape, [&q, &k, &v], &config, within);
         // From the same scores, the same numbers of positions.
         for (total, floor) in [(700, 20), (900, 0), (40, 20), (99_999, 3)] {
             let weights = [0.3, 1.7];
@@ -240,24 +252,8 @@ fn sinks_weigh_as_on_the_cpu() {
         );
 
         for name in ["window", "drop"] {
-            let ranking = crate::ranking::find(name).unwrap().ranking;
             let config = Compression::default();
-            let prompt = Observed::new(&q, &k, &v, &shape);
-            let scores = gpu.rank(&prompt, ranking.as_deref(), &config).unwrap();
-            let scores = gpu.to_host(&scores).unwrap();
-            let [q, k, v] = [&q, &k, &v].map(cpu);
-            let prompt = Observed::new(&q, &k, &v, &shape);
-            let expected = reference()
-                .rank(&prompt, ranking.as_deref(), &config)
-                .unwrap();
-            for head in 0..shape.kv_heads {
-                for (a, b) in scores.row(head).iter().zip(expected.row(head)) {
-                    assert!(
-                        (a - b).abs() <= 2e-4 * b.abs(),
-                        "{name}: {a} instead of {b}"
-                    );
-                }
-            }
+            ranks(&gpu, name, &shape, [&q, &k, &v], &config, 2e-4);
         }
 
         let mut on_gpu = gpu.keep_all(&k, &v).unwrap();
